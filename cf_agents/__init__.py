@@ -1,0 +1,3 @@
+"""Streaming text-to-speech for voice agents."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,101 @@
+"""The seam between decoding and a back-end: speech ids in, logits out.
+
+An engine owns a pool of rows. A row is a prefix that has been attended to plus the blocks of speech tokens committed since,
+and its open block is scored as often as needed without a trace. Token shift, embeddings, heads, caches and dtype are inside;
+scores, guidance, text and audio are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cf_agents.config import T3Config
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What the decoder is told of a speaker.
+
+    speaker: float32 [256], prompt_tokens: int64 [P <= 150], exaggeration: 0 to 2 (0.5 is neutral).
+    """
+
+    speaker: NDArray[np.float32]
+    prompt_tokens: NDArray[np.int64]
+    exaggeration: float = 0.5
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the content: rows whose keys are equal may share the KV of these positions."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.speaker, np.float32).tobytes())
+        digest.update(np.ascontiguousarray(self.prompt_tokens, np.int64).tobytes())
+        digest.update(np.float64(self.exaggeration).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a row attends to before its first block: `[conditioning | text | SOS]`.
+
+    `text_ids` include the start and stop ids. `conditioning=None` is the null row of guidance: conditioning and text
+    embeddings are zero, the length is that of the conditional row.
+    """
+
+    conditioning: Conditioning | None
+    text_ids: tuple[int, ...]
+
+    def null(self) -> Prefix:
+        """The guidance twin of this prefix."""
+        return Prefix(None, self.text_ids)
+
+
+class Row(Protocol):
+    """A handle that `Engine.open` gave out; it is good until `Engine.close`."""
+
+    @property
+    def length(self) -> int:
+        """Positions of the past: the prefix and every committed token."""
+        ...
+
+
+class Engine(Protocol):
+    """A pool of decoder rows. Not thread-safe: one thread owns it.
+
+    Rows in one call may have any lengths and be at any block; each gets what it would get alone.
+    """
+
+    config: T3Config
+    rows_free: int
+
+    def open(self, prefix: Prefix) -> Row:
+        """Attend to a prefix. Raises `EngineFull` when no row is free, `TextError` when the prefix is too long."""
+        ...
+
+    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
+        """Logits of each row's open block: int64 [N, D] in (-1 marks places past a short block's end), float32 [N, D, V] out.
+
+        Position i is predicted from position i - 1, position 0 from the last clean token. The cache is left as it was.
+        """
+        ...
+
+    def commit(self, rows: Sequence[Row], tokens: torch.Tensor) -> None:
+        """Make finished blocks, int64 [N, D], the past. An engine may keep them and attend to them with the next `score`."""
+        ...
+
+    def close(self, row: Row) -> None:
+        """Give the row back. Closing twice is fine."""
+        ...
+
+    def prior(self, block_size: int) -> torch.Tensor:
+        """The unconditional distribution float32 [V] that calibrates scores: one causal forward on [SOS, MASK x D] without
+        conditioning, softmax averaged over positions. Computed once per block size."""
+        ...
