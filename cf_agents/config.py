@@ -262,8 +262,6 @@ def _value(hint: object, value: object, path: str) -> object:
         raise ConfigError(f"config.json: {path} is {value!r}; choose one of {typing.get_args(hint)}.")
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif hint in (bool, str) and type(value) is hint:
+    elif hint in (int, bool, str) and type(value) is hint:
         return value
     raise ConfigError(f"config.json: {path} is {value!r}, which is not of the type it needs ({hint}).")
