@@ -66,6 +66,11 @@ class Row(Protocol):
         """Positions of the past: the prefix and every committed token."""
         ...
 
+    @property
+    def room(self) -> int:
+        """Speech tokens that still fit, the open block included."""
+        ...
+
 
 class Engine(Protocol):
     """A pool of decoder rows. Not thread-safe: one thread owns it.
@@ -73,22 +78,34 @@ class Engine(Protocol):
     Rows in one call may have any lengths and be at any block; each gets what it would get alone.
     """
 
-    config: T3Config
-    rows_free: int
+    @property
+    def config(self) -> T3Config: ...
 
-    def open(self, prefix: Prefix) -> Row:
-        """Attend to a prefix. Raises `EngineFull` when no row is free, `TextError` when the prefix is too long."""
-        ...
+    @property
+    def rows_free(self) -> int: ...
 
-    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
-        """Logits of each row's open block: int64 [N, D] in (-1 marks places past a short block's end), float32 [N, D, V] out.
+    def open(self, prefixes: Sequence[Prefix]) -> list[Row]:
+        """Attend to prefixes, all of them or none.
 
-        Position i is predicted from position i - 1, position 0 from the last clean token. The cache is left as it was.
+        Positions that depend on a voice alone, and null rows of a length met before, are not computed again. Raises
+        `EngineFull` when too few rows are free, `TextError` when a prefix leaves no room for a block.
         """
         ...
 
-    def commit(self, rows: Sequence[Row], tokens: torch.Tensor) -> None:
-        """Make finished blocks, int64 [N, D], the past. An engine may keep them and attend to them with the next `score`."""
+    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
+        """Logits of each row's open block: int64 [N, D] in (-1 past the end of a shorter block), float32 [N, D, V] out.
+
+        Position i is predicted from position i - 1, position 0 from the last clean token. What lies past a block's end is
+        not attended to and its logits mean nothing. The open block leaves no trace in the cache.
+        """
+        ...
+
+    def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
+        """Make finished blocks the past.
+
+        An engine may hold them back and attend to them in the forward of the next `score`, so that a commit costs no
+        forward of its own; `Row.length` counts them at once.
+        """
         ...
 
     def close(self, row: Row) -> None:
@@ -96,6 +113,5 @@ class Engine(Protocol):
         ...
 
     def prior(self, block_size: int) -> torch.Tensor:
-        """The unconditional distribution float32 [V] that calibrates scores: one causal forward on [SOS, MASK x D] without
-        conditioning, softmax averaged over positions. Computed once per block size."""
+        """The unconditional distribution float32 [V] of `models.t3.prior`, computed once per block size."""
         ...

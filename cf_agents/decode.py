@@ -1,0 +1,318 @@
+"""Block diffusion: how the open positions of a block are filled, one function per idea, and the decoder that runs them.
+
+Every block starts as D masks. A denoising step scores all of it, samples a token for every position, ranks the masked positions by
+how much the context raised their token's probability over the prior, and opens the best of them. Everything works on [N, D] tensors
+with a step counter per row, so rows may be anywhere in their blocks; a step waits for the device once, when it reads what was opened.
+
+Knows nothing of text, audio, threads or caches.
+
+Shapes: N utterances, D positions of the widest open block (-1 in `tokens` past a shorter one's end), V vocabulary, K steps.
+Sources: Chatterbox-Flash (prior-calibrated score, early decoding), OmniVoice section 3.4 (schedule, position noise).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cf_agents.config import CODEC_VOCAB, DecodeParams
+from cf_agents.engines.base import Engine, Prefix, Row
+from cf_agents.models import noise
+
+ABSENT = -1
+MOST_POSITIONS = 1024
+_FLOOR = math.log(1e-8)
+
+
+@functools.lru_cache(maxsize=1024)
+def schedule(size: int, steps: int, shift: float) -> tuple[int, ...]:
+    """How many of `size` positions each of `steps` steps opens at least.
+
+    Cumulative share after step s of K: r(s/K) with r(x) = t x / (1 + (t - 1) x), t = `shift` (OmniVoice eq. 3), rounded half to
+    even; the last step opens the rest.
+    """
+    counts: list[int] = []
+    for step in range(1, steps + 1):
+        x = step / steps
+        target = size if step == steps else round(size * (shift * x / (1.0 + (shift - 1.0) * x)))
+        counts.append(max(0, min(target, size) - sum(counts)))
+    return tuple(counts)
+
+
+def early_quantile(step: int, steps: int, early: float) -> float:
+    """q = max(0, 1 - alpha (k + 1) / K): scores at or above this quantile may open although the schedule does not ask for it."""
+    return max(0.0, 1.0 - early * (step + 1) / steps)
+
+
+def guide(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
+    """log p_c + w (log p_c - log p_u), not normalised: [N, D, V] twice and w [N] to [N, D, V]."""
+    return conditional + weight[:, None, None] * (conditional - null)
+
+
+def sample(log_probs: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
+    """Tokens [N, D] from log-probabilities [N, D, V] by inverting the distribution at `uniform` [N, D].
+
+    `temperature` [N] divides the log-probabilities; 0 takes the most likely token.
+    """
+    likely = log_probs.argmax(dim=-1)
+    heat = torch.where(temperature > 0, temperature, 1.0)[:, None, None]
+    cumulative = (log_probs / heat).softmax(dim=-1).cumsum(dim=-1)
+    point = uniform[..., None] * cumulative[..., -1:]
+    drawn = torch.searchsorted(cumulative, point, right=True)[..., 0].clamp(max=log_probs.shape[-1] - 1)
+    return torch.where(temperature[:, None] > 0, drawn, likely)
+
+
+def calibrate(log_probs: Tensor, prior: Tensor, tokens: Tensor) -> Tensor:
+    """log p(x) - log prior(x) of the sampled tokens, both probabilities floored at 1e-8: [N, D, V], [N, V], [N, D] to [N, D]."""
+    chosen = log_probs.gather(-1, tokens[..., None])[..., 0].clamp(min=_FLOOR)
+    return chosen - prior.gather(-1, tokens).clamp(min=1e-8).log()
+
+
+def combine(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
+    """(1 + w) s_c - w s_u on the score's scale: [N, D] twice and w [N] to [N, D]."""
+    return (1.0 + weight)[:, None] * conditional - weight[:, None] * null
+
+
+def block_marginal(log_probs: Tensor, present: Tensor) -> Tensor:
+    """The block's mean distribution [N, V], the alternative prior: [N, D, V] and which positions exist [N, D]."""
+    share = present / present.sum(dim=1, keepdim=True)
+    return (log_probs.exp() * share[..., None]).sum(dim=1)
+
+
+def quantile_count(score: Tensor, masked: Tensor, quantile: Tensor) -> Tensor:
+    """How many masked positions score at or above their row's `quantile` [N] (linear interpolation): [N, D] twice to [N]."""
+    ascending = torch.where(masked, score, math.inf).sort(dim=1).values
+    rank = quantile * (masked.sum(dim=1) - 1).clamp(min=0)
+    below = rank.floor().long()[:, None]
+    above = rank.ceil().long()[:, None]
+    threshold = torch.lerp(ascending.gather(1, below), ascending.gather(1, above), (rank - rank.floor())[:, None])
+    return (masked & (score >= threshold)).sum(dim=1)
+
+
+def best(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    """The `count` [N] masked positions that score highest, as a mask: [N, D] twice to [N, D]."""
+    order = torch.where(masked, score, -math.inf).argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return masked & (rank < count[:, None])
+
+
+def before_stop(tokens: Tensor, stop_id: int) -> Tensor:
+    """Positions in front of the first stop token, as a mask [N, D]: what lies behind it will not be heard."""
+    return (tokens == stop_id).cumsum(dim=1) == 0
+
+
+@dataclass(eq=False)
+class Decoding:
+    """The decoder's side of one utterance; owned by whoever opened it, ended by `Decoder.close`."""
+
+    params: DecodeParams
+    seed: int
+    budget: int
+    block_size: int
+    rows: tuple[Row, ...]
+    """The conditional row, and the null row if there is guidance."""
+    open_tokens: list[int] = field(default_factory=list)
+    block: int = 0
+    step: int = 0
+    """Step within the block."""
+    tokens: int = 0
+    """Speech tokens of finished blocks."""
+    steps: int = 0
+    """Denoising steps so far, over all blocks."""
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What the open blocks of one set of utterances need on the device; kept while they stay the same."""
+
+    rows: tuple[Row, ...]
+    tokens: Tensor
+    present: Tensor
+    """[N, D] bool: which positions exist."""
+    guided: Tensor | None
+    """Utterances that have a null row; None where all have."""
+    guidance: Tensor
+    temperature: Tensor
+    noise: Tensor
+    prior: Tensor
+    marginal: Tensor | None
+    """[N] bool: rows that take the block's own marginal as prior; None where none does."""
+    scheduled: Tensor
+    """[N, K]"""
+    quantiles: Tensor
+    """[N, K], above 1 where early decoding is off."""
+    last: Tensor
+    """[N] index of the last step."""
+    keys: Tensor
+    """[N] int64: where each utterance's random numbers start, by seed and block."""
+
+
+class Decoder:
+    """Runs utterances' decodings over one engine. Not thread-safe: the thread that owns the engine owns this."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cached: tuple[object, _Batch, Tensor] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def open(self, prefix: Prefix, params: DecodeParams, seed: int) -> Decoding:
+        """Start an utterance: one row, or two with guidance.
+
+        Raises `EngineFull` when the rows are not free, `TextError` when the prefix is too long; the pool is then as it was.
+        """
+        rows = self._engine.open([prefix, prefix.null()] if params.guidance > 0 else [prefix])
+        wanted = params.max_tokens or max(6 * len(prefix.text_ids), 300)
+        decoding = Decoding(
+            params=params,
+            seed=seed,
+            budget=min(wanted, *(row.room for row in rows)),
+            block_size=params.block_size or self._engine.config.block_size,
+            rows=tuple(rows),
+        )
+        self._next_block(decoding)
+        return decoding
+
+    def close(self, decoding: Decoding) -> None:
+        """Give the rows back. Closing twice is fine."""
+        for row in decoding.rows:
+            self._engine.close(row)
+        decoding.finished = True
+
+    @torch.inference_mode()
+    def step(self, decodings: Sequence[Decoding]) -> list[list[int] | None]:
+        """One denoising step of every utterance; for each, the codec tokens of the block this step finished, or None.
+
+        A finished block may be empty: its first token was the stop. `Decoding.finished` is then set.
+        """
+        assert not any(decoding.finished for decoding in decodings), "a finished decoding has no next step"
+        identity = tuple((id(decoding), decoding.block) for decoding in decodings)
+        if self._cached is None or self._cached[0] != identity:
+            self._cached = (identity, *self._batch(decodings))
+        _, batch, step = self._cached
+        tokens, open_left = self._denoise(batch, step)
+        step += 1
+        # The step's one wait for the device.
+        read = torch.cat([tokens, open_left.sum(dim=1, keepdim=True)], dim=1).tolist()
+        batch.tokens.copy_(tokens)
+        return [self._advance(decoding, row) for decoding, row in zip(decodings, read, strict=True)]
+
+    def _denoise(self, batch: _Batch, step: Tensor) -> tuple[Tensor, Tensor]:
+        count, width = batch.tokens.shape
+        config = self._engine.config
+        own = self._engine.score(batch.rows, _doubled(batch)).log_softmax(dim=-1)
+        log_probs, null = own[:count], own[count:]
+        guided = log_probs
+        if null.shape[0] == count:
+            guided = guide(log_probs, null, batch.guidance)
+        elif batch.guided is not None and null.shape[0]:
+            some = batch.guided
+            guided = log_probs.index_copy(0, some, guide(log_probs[some], null, batch.guidance[some]))
+        uniform, gumbel = _random(batch.keys, step, width)
+        picked = sample(guided, batch.temperature, uniform)
+        score = self._score(batch, log_probs, null, picked) + batch.noise[:, None] * gumbel
+        masked = (batch.tokens == config.mask_id) & before_stop(batch.tokens, config.stop_speech)
+        at = step[:, None]
+        wanted = torch.maximum(
+            batch.scheduled.gather(1, at)[:, 0], quantile_count(score, masked, batch.quantiles.gather(1, at)[:, 0])
+        )
+        opened = torch.where((step >= batch.last)[:, None], masked, best(score, masked, wanted))
+        tokens = torch.where(opened, picked, batch.tokens)
+        return tokens, (tokens == config.mask_id) & before_stop(tokens, config.stop_speech)
+
+    def _score(self, batch: _Batch, log_probs: Tensor, null: Tensor, picked: Tensor) -> Tensor:
+        def calibrated(values: Tensor, rows: Tensor | slice) -> Tensor:
+            prior = batch.prior[rows]
+            if batch.marginal is not None:
+                prior = torch.where(batch.marginal[rows, None], block_marginal(values, batch.present[rows]), prior)
+            return calibrate(values, prior, picked[rows])
+
+        score = calibrated(log_probs, slice(None))
+        if not null.shape[0]:
+            return score
+        some = slice(None) if batch.guided is None else batch.guided
+        combined = combine(score[some], calibrated(null, some), batch.guidance[some])
+        return combined if batch.guided is None else score.index_copy(0, batch.guided, combined)
+
+    def _advance(self, decoding: Decoding, read: list[int]) -> list[int] | None:
+        decoding.open_tokens = read[: len(decoding.open_tokens)]
+        decoding.step += 1
+        decoding.steps += 1
+        if read[-1]:
+            return None
+        block = decoding.open_tokens
+        stop = self._engine.config.stop_speech
+        heard = block[: block.index(stop)] if stop in block else block
+        decoding.tokens += len(heard)
+        decoding.block += 1
+        decoding.step = 0
+        if stop in block or decoding.block * decoding.block_size >= decoding.budget:
+            decoding.finished = True
+        else:
+            self._engine.commit(decoding.rows, [block] * len(decoding.rows))
+            self._next_block(decoding)
+        return [token for token in heard if token < CODEC_VOCAB]
+
+    def _next_block(self, decoding: Decoding) -> None:
+        size = min(decoding.block_size, decoding.budget - decoding.block * decoding.block_size)
+        decoding.open_tokens = [self._engine.config.mask_id] * size
+
+    def _batch(self, decodings: Sequence[Decoding]) -> tuple[_Batch, Tensor]:
+        params = [decoding.params for decoding in decodings]
+        guided = [n for n, decoding in enumerate(decodings) if len(decoding.rows) > 1]
+        width = max(len(decoding.open_tokens) for decoding in decodings)
+        most = max(each.steps for each in params)
+        tokens, scheduled, quantiles = [], [], []
+        for decoding in decodings:
+            size, each = len(decoding.open_tokens), decoding.params
+            tokens.append(decoding.open_tokens + [ABSENT] * (width - size))
+            counts = schedule(size, each.steps, each.schedule_shift)
+            scheduled.append([*counts, *[0] * (most - each.steps)])
+            off = each.early == 0
+            quantiles.append([2.0 if off else early_quantile(k, each.steps, each.early) for k in range(most)])
+        prior = torch.stack([self._engine.prior(decoding.block_size) for decoding in decodings])
+        device = prior.device
+
+        def floats(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        open_tokens = torch.tensor(tokens, device=device)
+        marginal = torch.tensor([each.prior == "marginal" for each in params], device=device)
+        batch = _Batch(
+            rows=(*(decoding.rows[0] for decoding in decodings), *(decodings[n].rows[1] for n in guided)),
+            tokens=open_tokens,
+            present=open_tokens != ABSENT,
+            guided=None if len(guided) == len(decodings) else torch.tensor(guided, dtype=torch.long, device=device),
+            guidance=floats([each.guidance for each in params]),
+            temperature=floats([each.temperature for each in params]),
+            noise=floats([each.position_noise for each in params]),
+            prior=prior,
+            marginal=marginal if any(each.prior == "marginal" for each in params) else None,
+            scheduled=torch.tensor(scheduled, device=device),
+            quantiles=torch.tensor(quantiles, dtype=torch.float32, device=device),
+            last=torch.tensor([each.steps - 1 for each in params], device=device),
+            keys=torch.tensor([noise.key(decoding.seed, decoding.block) for decoding in decodings], device=device),
+        )
+        return batch, torch.tensor([decoding.step for decoding in decodings], device=device)
+
+
+def _doubled(batch: _Batch) -> Tensor:
+    if len(batch.rows) == batch.tokens.shape[0]:
+        return batch.tokens
+    return torch.cat([batch.tokens, batch.tokens if batch.guided is None else batch.tokens[batch.guided]])
+
+
+def _random(keys: Tensor, step: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Uniform and standard Gumbel numbers [N, D] of each row's block and step: hashes, so the batch does not matter."""
+    place = torch.arange(width, device=keys.device)
+    counter = (step[:, None] * MOST_POSITIONS + place) * 2  # [N, D]
+    uniform = noise.uniform(keys[:, None], counter)
+    return uniform, -(-noise.uniform(keys[:, None], counter + 1).log()).log()

@@ -1,0 +1,416 @@
+"""The reference back-end: torch SDPA over one preallocated cache, on CPU, CUDA or MPS.
+
+    cache of a layer   [ slot 0: max_length places | slot 1 | ... | one place nobody reads ]
+    a row's slot       [ prefix | committed blocks | block held back | open block | free ]
+                         `cached` places of the past ^
+
+A finished block is held back until the row's next `score`, whose forward then carries both: the clean block, which does not see
+the open one, and the open block, which sees everything. All rows are laid end to end for the products and padded only for
+attention, so a batch may mix rows that carry a block with rows that do not.
+
+A null row of guidance has zero embeddings before SOS. Without biases every layer keeps a zero there, so each of those n places
+has key 0 and value 0 and adds exp(0) to the softmax's denominator: two zero places with biases that sum to log n stand for all
+of them, exactly, and only SOS needs a forward.
+
+Shapes: N rows, D open tokens, Q queries of a row, T queries of all rows end to end, L cache places, H heads, E head size.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cf_agents.config import T3Config
+from cf_agents.engines.base import Conditioning, Prefix, Row
+from cf_agents.errors import EngineFull, TextError
+from cf_agents.models.t3 import T3, prior, rotary_table
+
+_NULL_PLACES = 2
+_MOST_VOICES = 32
+_MOST_NULLS = 512
+_Key = TypeVar("_Key", int, str)
+
+
+@dataclass(eq=False)
+class DenseRow:
+    """One slot of the cache in use."""
+
+    slot: int
+    capacity: int
+    cached: int = 0
+    """Places of the slot that hold the past."""
+    folded: int = 0
+    """Positions that have no place of their own: a null row's zeros."""
+    held: tuple[int, ...] = ()
+    """A finished block that the next forward carries."""
+    is_open: bool = True
+
+    @property
+    def length(self) -> int:
+        return self.cached + self.folded + len(self.held)
+
+    @property
+    def room(self) -> int:
+        return self.capacity - self.cached - len(self.held)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Keys and values [layers, places, H * E] that rows have in common, and the last hidden state [C] where it is needed."""
+
+    keys: Tensor
+    values: Tensor
+    hidden: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where the queries of one forward lie; built on the host, used by every layer, kept while the batch does not change."""
+
+    rows: int
+    queries: int
+    keys: int
+    positions: Tensor
+    """[T] rotary positions."""
+    places: Tensor
+    """[T] flat cache places to write."""
+    slots: Tensor | slice
+    limit: Tensor
+    """[N, Q] how many places each query sees."""
+    pad: Tensor | None
+    """[N * Q] query of each padded place, None where every row has Q."""
+    unpad: Tensor | None
+    """[T] the way back."""
+
+
+@dataclass(frozen=True)
+class _ScorePlan:
+    plan: _Plan
+    order: Tensor | None
+    """[N] rows sorted by slot, None where they came so."""
+    ids: Tensor
+    """[T] speech ids of held blocks; open places are filled in."""
+    local: Tensor
+    """[T] block-local positions."""
+    open_at: Tensor
+    """[N * D] where open ids go in [T]."""
+    open_queries: Tensor
+    """[N, Q] bool: queries of the open block."""
+    head_at: Tensor
+    """[N * D] hidden states the logits come from, rows as the caller gave them, in [T hidden | N shift states]."""
+    slots: Tensor
+    """[N] by slot order."""
+    clean_at: Tensor | None
+    """Last clean hidden state of each row that carries a block, and the slots they belong to."""
+    clean_slots: Tensor | None
+
+
+class DenseEngine:
+    """`Engine` on torch's own attention; what every other back-end is held against."""
+
+    def __init__(self, t3: T3, *, max_rows: int = 16, max_length: int = 1024) -> None:
+        """Take over `t3` (its products are fused and packed) and set aside `max_rows` slots of `max_length` places."""
+        t3.fuse()
+        self._t3 = t3
+        self._max_rows, self._max_length = max_rows, max_length
+        config, device, dtype = t3.config, t3.device, t3.dtype
+        self._inner = config.num_heads * config.head_dim
+        shape = (config.num_layers, max_rows * max_length + 1, self._inner)
+        # Zeros, not garbage: a masked place still meets a weight of 0, and 0 x NaN is NaN.
+        self._keys = torch.zeros(shape, device=device, dtype=dtype)
+        self._values = torch.zeros(shape, device=device, dtype=dtype)
+        self._shift = torch.zeros(max_rows, config.hidden_size, device=device, dtype=dtype)
+        self._bias = torch.zeros(max_rows, _NULL_PLACES, device=device)
+        self._free = list(range(max_rows))
+        longest = max_length + config.max_text_tokens + config.conditioning_length
+        self._cos, self._sin = rotary_table(config, longest, device, dtype)
+        self._voices: OrderedDict[str, _Shared] = OrderedDict()
+        self._nulls: OrderedDict[int, _Shared] = OrderedDict()
+        self._priors: dict[int, Tensor] = {}
+        self._last: tuple[object, _ScorePlan] | None = None
+
+    @property
+    def config(self) -> T3Config:
+        return self._t3.config
+
+    @property
+    def rows_free(self) -> int:
+        return len(self._free)
+
+    @torch.inference_mode()
+    def open(self, prefixes: Sequence[Prefix]) -> list[Row]:
+        if len(prefixes) > len(self._free):
+            raise EngineFull(
+                f"{len(prefixes)} decoder rows are needed and {len(self._free)} of {self._max_rows} are free: "
+                "close a stream, or load with a larger max_streams."
+            )
+        for prefix in prefixes:
+            self._check(prefix)
+        opened = [DenseRow(heapq.heappop(self._free), self._max_length) for _ in prefixes]
+        try:
+            self._prefill(opened, prefixes)
+        except BaseException:
+            for row in opened:
+                self.close(row)
+            raise
+        return list(opened)
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[Row], tokens: Tensor) -> Tensor:
+        batch = _dense(rows)
+        key = (tokens.shape[1], tuple((row.slot, row.cached, row.folded, row.held) for row in batch))
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._score_plan(batch, tokens.shape[1]))
+        score = self._last[1]
+        tokens = tokens if score.order is None else tokens[score.order]
+        ids = score.ids.index_copy(0, score.open_at, tokens.flatten().clamp(min=0))
+        sizes = (tokens >= 0).sum(dim=1, keepdim=True)  # [N, 1]
+        plan = score.plan
+        limit = torch.where(score.open_queries, plan.limit + sizes, plan.limit)
+        hidden = self._forward(plan, self._t3.embed_speech(ids, score.local), limit)
+        states = torch.cat([hidden, self._shift[score.slots]])
+        logits = self._t3.head(states[score.head_at])
+        if score.clean_at is not None:
+            assert score.clean_slots is not None
+            self._shift.index_copy_(0, score.clean_slots, hidden[score.clean_at])
+        for row in batch:
+            row.cached += len(row.held)
+            row.held = ()
+        return logits.float().view(*tokens.shape, -1)
+
+    @torch.inference_mode()
+    def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
+        batch = _dense(rows)
+        behind = [row for row in batch if row.held]
+        if behind:
+            self.score(behind, torch.full((len(behind), 1), -1, device=self._t3.device))
+        for row, block in zip(batch, blocks, strict=True):
+            assert len(block) <= row.room, "the block does not fit in its row"
+            row.held = tuple(block)
+
+    def close(self, row: Row) -> None:
+        (dense,) = _dense([row], closed=True)
+        if dense.is_open:
+            dense.is_open = False
+            heapq.heappush(self._free, dense.slot)
+
+    @torch.inference_mode()
+    def prior(self, block_size: int) -> Tensor:
+        if block_size not in self._priors:
+            self._priors[block_size] = prior(self._t3, block_size)
+        return self._priors[block_size]
+
+    def _check(self, prefix: Prefix) -> None:
+        config = self.config
+        if len(prefix.text_ids) > config.max_text_tokens:
+            raise TextError(f"The segment has {len(prefix.text_ids)} text tokens; the model takes {config.max_text_tokens}. Split it.")
+        needed = config.conditioning_length + len(prefix.text_ids) + 1 + config.block_size
+        if needed > self._max_length:
+            raise TextError(
+                f"The segment has {len(prefix.text_ids)} text tokens and a row has {self._max_length} places, which leaves no room "
+                "for speech: split the text, or load with a larger max_length."
+            )
+
+    # Prefill
+
+    def _prefill(self, rows: list[DenseRow], prefixes: Sequence[Prefix]) -> None:
+        todo: list[DenseRow] = []
+        embedded: list[Tensor] = []
+        unseen: list[tuple[DenseRow, Conditioning]] = []
+        config, t3 = self.config, self._t3
+        sos = t3.embed_speech(torch.tensor([config.start_speech], device=t3.device), torch.zeros(1, dtype=torch.long, device=t3.device))
+        for row, prefix in zip(rows, prefixes, strict=True):
+            if prefix.conditioning is None:
+                shared = self._open_null(row, config.conditioning_length + len(prefix.text_ids))
+                if shared is None:
+                    todo.append(row)
+                    embedded.append(sos)
+                continue
+            self._bias[row.slot] = 0.0
+            parts = [t3.embed_text(torch.tensor(prefix.text_ids, device=t3.device)), sos]
+            shared = _recall(self._voices, prefix.conditioning.key)
+            if shared is None:
+                parts.insert(0, self._embed_voice(prefix.conditioning))
+                unseen.append((row, prefix.conditioning))
+            else:
+                self._adopt(row, 0, shared)
+            todo.append(row)
+            embedded.append(torch.cat(parts))
+        if not todo:
+            return
+        counts = [part.shape[0] for part in embedded]
+        starts = [row.cached for row in todo]
+        plan = self._plan(todo, counts)
+        hidden = self._forward(plan, torch.cat(embedded), plan.limit)
+        last = torch.tensor(np.cumsum(counts) - 1, device=t3.device)
+        self._shift.index_copy_(0, torch.tensor([row.slot for row in todo], device=t3.device), hidden[last])
+        for row, start, count in zip(todo, starts, counts, strict=True):
+            row.cached = start + count
+            if row.folded:
+                _remember(self._nulls, row.length - 1, self._share(row, _NULL_PLACES, _NULL_PLACES + 1, hidden_too=True), _MOST_NULLS)
+        for row, conditioning in unseen:
+            _remember(self._voices, conditioning.key, self._share(row, 0, config.conditioning_length), _MOST_VOICES)
+
+    def _open_null(self, row: DenseRow, zeros: int) -> _Shared | None:
+        row.cached, row.folded = _NULL_PLACES, zeros - _NULL_PLACES
+        base = row.slot * self._max_length
+        self._keys[:, base : base + _NULL_PLACES] = 0
+        self._values[:, base : base + _NULL_PLACES] = 0
+        self._bias[row.slot] = torch.tensor(_log_split(zeros, self._keys.dtype), device=self._bias.device)
+        shared = _recall(self._nulls, zeros)
+        if shared is not None:
+            self._adopt(row, _NULL_PLACES, shared)
+        return shared
+
+    def _embed_voice(self, conditioning: Conditioning) -> Tensor:
+        t3 = self._t3
+        speaker = torch.tensor(conditioning.speaker, device=t3.device)
+        prompt = torch.tensor(conditioning.prompt_tokens, device=t3.device)
+        return t3.embed_conditioning(speaker, prompt, conditioning.exaggeration)
+
+    def _share(self, row: DenseRow, start: int, stop: int, *, hidden_too: bool = False) -> _Shared:
+        base = row.slot * self._max_length
+        places = slice(base + start, base + stop)
+        hidden = self._shift[row.slot].clone() if hidden_too else None
+        return _Shared(self._keys[:, places].clone(), self._values[:, places].clone(), hidden)
+
+    def _adopt(self, row: DenseRow, at: int, shared: _Shared) -> None:
+        base = row.slot * self._max_length + at
+        count = shared.keys.shape[1]
+        self._keys[:, base : base + count] = shared.keys
+        self._values[:, base : base + count] = shared.values
+        if shared.hidden is not None:
+            self._shift[row.slot] = shared.hidden
+        row.cached = at + count
+
+    # The forward
+
+    def _forward(self, plan: _Plan, x: Tensor, limit: Tensor) -> Tensor:
+        cos, sin = self._cos[plan.positions], self._sin[plan.positions]
+        mask = self._mask(plan, limit).to(x.dtype)
+        rows, length, heads = self._max_rows, self._max_length, self.config.num_heads
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            sides = []
+            for cache, new in ((self._keys[layer], k), (self._values[layer], v)):
+                cache.index_copy_(0, plan.places, new.flatten(1))
+                sides.append(cache[:-1].view(rows, length, heads, -1)[plan.slots, : plan.keys].transpose(1, 2))  # [N, H, L, E]
+            q = q if plan.pad is None else q[plan.pad]
+            q = q.view(plan.rows, plan.queries, heads, -1).transpose(1, 2)  # [N, H, Q, E]
+            mixed = F.scaled_dot_product_attention(q, *sides, attn_mask=mask).transpose(1, 2).reshape(-1, self._inner)
+            return mixed if plan.unpad is None else mixed[plan.unpad]
+
+        return self._t3.backbone(x, cos, sin, attend)
+
+    def _mask(self, plan: _Plan, limit: Tensor) -> Tensor:
+        place = torch.arange(plan.keys, device=limit.device)
+        mask = torch.zeros(1, device=limit.device).masked_fill((place >= limit[..., None])[:, None], -math.inf)  # [N, 1, Q, L]
+        mask[..., :_NULL_PLACES] += self._bias[plan.slots][:, None, None]
+        return mask
+
+    def _plan(self, rows: list[DenseRow], counts: list[int], limits: list[np.ndarray] | None = None) -> _Plan:
+        """Lay out `counts` new queries behind each row's past; causal unless `limits` says what each query sees."""
+        device = self._t3.device
+        count, past = np.array(counts), np.array([row.cached for row in rows])
+        first = np.cumsum(count) - count
+        owner = np.repeat(np.arange(len(rows)), count)  # [T]
+        offset = np.arange(count.sum()) - first[owner]
+        place = past[owner] + offset
+        slot = np.array([row.slot for row in rows])
+        flat = np.where(place < self._max_length, slot[owner] * self._max_length + place, self._max_rows * self._max_length)
+        position = place + np.array([row.folded for row in rows])[owner]
+        queries = int(count.max())
+        limit = np.ones((len(rows), queries), np.int64)
+        limit[owner, offset] = place + 1 if limits is None else np.concatenate(limits)
+        ragged = bool((count != queries).any())
+        padded = np.zeros((len(rows), queries), np.int64)
+        padded[owner, offset] = np.arange(len(owner))
+        in_a_run = slot[-1] - slot[0] == len(slot) - 1 and bool((np.diff(slot) > 0).all())
+
+        def put(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        return _Plan(
+            rows=len(rows),
+            queries=queries,
+            keys=min(int((past + count).max()), self._max_length),
+            positions=put(np.minimum(position, self._cos.shape[0] - 1)),
+            places=put(flat),
+            slots=slice(int(slot[0]), int(slot[-1]) + 1) if in_a_run else put(slot),
+            limit=put(limit),
+            pad=put(padded.ravel()) if ragged else None,
+            unpad=put(owner * queries + offset) if ragged else None,
+        )
+
+    def _score_plan(self, batch: list[DenseRow], size: int) -> _ScorePlan:
+        device = self._t3.device
+        order = sorted(range(len(batch)), key=lambda i: batch[i].slot)
+        rows = [batch[i] for i in order]
+        held = [len(row.held) for row in rows]
+        limits, ids, local, open_at, open_queries, head, clean = [], [], [], [], [], [], []
+        total = sum(held) + size * len(rows)
+        widest = max(held) + size
+        start = 0
+        for n, (row, carried) in enumerate(zip(rows, held, strict=True)):
+            end = row.cached + carried
+            limits.append(np.full(carried + size, end))
+            ids += [*row.held, *[0] * size]
+            local += [*range(carried), *range(size)]
+            open_at += range(start + carried, start + carried + size)
+            open_queries.append([carried <= q < carried + size for q in range(widest)])
+            before = start + carried - 1 if carried else total + n
+            head.append([before, *range(start + carried, start + carried + size - 1)])
+            if carried:
+                clean.append((start + carried - 1, row.slot))
+            start += carried + size
+        head_of = dict(zip(order, head, strict=True))
+
+        def put(values: Sequence[object]) -> Tensor:
+            return torch.tensor(values, device=device)
+
+        return _ScorePlan(
+            plan=self._plan(rows, [carried + size for carried in held], limits),
+            order=None if order == list(range(len(batch))) else put(order),
+            ids=put(ids),
+            local=put(local),
+            open_at=put(open_at),
+            open_queries=put(open_queries),
+            head_at=put([at for i in range(len(batch)) for at in head_of[i]]),
+            slots=put([row.slot for row in rows]),
+            clean_at=put([at for at, _ in clean]) if clean else None,
+            clean_slots=put([slot for _, slot in clean]) if clean else None,
+        )
+
+
+def _dense(rows: Sequence[Row], *, closed: bool = False) -> list[DenseRow]:
+    batch = [row for row in rows if isinstance(row, DenseRow)]
+    assert len(batch) == len(rows), "these rows belong to another engine"
+    assert closed or all(row.is_open for row in batch), "a row was closed"
+    return batch
+
+
+def _recall(shared: OrderedDict[_Key, _Shared], key: _Key) -> _Shared | None:
+    if key in shared:
+        shared.move_to_end(key)
+    return shared.get(key)
+
+
+def _remember(shared: OrderedDict[_Key, _Shared], key: _Key, value: _Shared, most: int) -> None:
+    shared[key] = value
+    if len(shared) > most:
+        shared.popitem(last=False)
+
+
+def _log_split(count: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Two biases whose exponentials sum to `count`, the first exact in `dtype`: one alone is off by its rounding."""
+    first = float(torch.tensor(math.log(count) * (1 - torch.finfo(dtype).eps), dtype=dtype))
+    return first, math.log(count - math.exp(first))
