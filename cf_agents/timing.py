@@ -1,0 +1,145 @@
+"""When each written word is heard: an estimate from how long words take to say.
+
+The model gives no word times, so each word gets a length from its letters and syllables, and pauses from punctuation. While a
+segment is still being made the clock runs on these lengths at the speaking rate of the segments before; its end is then the
+one thing known for sure, and the words left are fitted into what remains. Times are monotone, never exact: expect errors of
+some 0.1 s within a segment. Knows nothing of audio, models or streams.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from cf_agents.audio import Word
+
+LETTER_S = 0.045
+SYLLABLE_S = 0.08
+"""An English word of 4.7 letters and 1.45 syllables then takes 0.33 s: 180 words a minute."""
+CLAUSE_PAUSE_S = 0.15
+SENTENCE_PAUSE_S = 0.35
+RATE_LIMITS = (0.5, 2.0)
+
+_VOWELS = re.compile(r"[aeiouyàâäéèêëíìîïóòôöúùûü]+", re.IGNORECASE)
+# Scripts written without spaces: every character stands for a word.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WRITTEN = re.compile(rf"\s*(?:[{_UNSPACED}]|[^\s{_UNSPACED}]+)[^\w\s{_UNSPACED}]*\s*")
+_CLAUSE_END = re.compile(r"[,;:—–，、；：]\W*$")
+_SENTENCE_END = re.compile(r"[.?!…。？！]\W*$")
+
+
+@dataclass(frozen=True)
+class SpokenSpan:
+    """A word in spoken form and the characters [start, end) of the segment's text that it speaks for."""
+
+    spoken: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class WrittenWord:
+    """A word as written, white space included, at [start, end) of the segment's text, with its expected length."""
+
+    text: str
+    start: int
+    end: int
+    length_s: float
+    pause_s: float
+    """Silence that punctuation brings after it."""
+
+
+def speaking_time_s(spoken: str) -> float:
+    """Expected length of one word in spoken form, in seconds."""
+    letters = sum(character.isalnum() for character in spoken)
+    syllables = len(_VOWELS.findall(spoken)) or (1 if letters else 0)
+    return LETTER_S * letters + SYLLABLE_S * syllables
+
+
+def written_words(text: str, spans: Iterable[SpokenSpan]) -> list[WrittenWord]:
+    """Split `text` into its words; joined they spell it exactly.
+
+    The time of a spoken word is spread over the characters it stands for: "$5 million", spoken as three words, stays two.
+    """
+    density = [0.0] * len(text)
+    for span in spans:
+        places = [i for i in range(span.start, span.end) if not text[i].isspace()]
+        for place in places:
+            density[place] += speaking_time_s(span.spoken) / len(places)
+    words: list[WrittenWord] = []
+    for match in _WRITTEN.finditer(text):
+        start, end = match.span()
+        written = match.group()
+        pause_s = SENTENCE_PAUSE_S if _SENTENCE_END.search(written) else CLAUSE_PAUSE_S if _CLAUSE_END.search(written) else 0.0
+        words.append(WrittenWord(written, start, end, sum(density[start:end]), pause_s))
+    assert "".join(word.text for word in words) == (text if words else "")
+    return words
+
+
+class SpeakingRate:
+    """How slowly a voice speaks against the expected lengths, learnt from finished segments. 1.0 is as expected."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+
+    def learn(self, expected_s: float, heard_s: float) -> None:
+        """A segment expected to take `expected_s` took `heard_s`."""
+        if expected_s > 0.0 and heard_s > 0.0:
+            slow, fast = RATE_LIMITS
+            self.factor = 0.5 * self.factor + 0.5 * min(max(heard_s / expected_s, slow), fast)
+
+
+class WordClock:
+    """Hands out the words of one segment as its audio grows.
+
+    words: those of the segment. offset: place of the segment's text in the written text. start_s: place of its audio in the
+    stream.
+    """
+
+    def __init__(self, words: Sequence[WrittenWord], offset: int, start_s: float, rate: SpeakingRate) -> None:
+        self._words = words
+        self._offset = offset
+        self._start_s = start_s
+        self._rate = rate
+        self._next = 0
+        self._heard_s = 0.0
+        self._starts = list(itertools.accumulate((word.length_s + word.pause_s for word in words), initial=0.0))
+        if words:
+            # Nobody waits out the pause after the last word.
+            self._starts[-1] -= words[-1].pause_s
+
+    def advance(self, seconds: float, last: bool) -> tuple[Word, ...]:
+        """The words that begin in the next `seconds` of the segment; with `last` all that are left."""
+        began_s, self._heard_s = self._heard_s, self._heard_s + seconds
+        first, words = self._next, len(self._words)
+        if last:
+            self._next = words
+            time = self._fitted(began_s)
+            self._rate.learn(self._starts[-1], self._heard_s)
+        else:
+            # The segment goes on, so its last word is still to come, however fast the lengths say it was spoken.
+            factor = self._rate.factor
+            while self._next < words - 1 and self._starts[self._next] * factor < self._heard_s:
+                self._next += 1
+            time = factor.__mul__
+        return tuple(self._word(i, time) for i in range(first, self._next))
+
+    def _fitted(self, began_s: float) -> Callable[[float], float]:
+        """From expected times to times in the last piece, which begins at `began_s` and ends where the segment does."""
+        factor, end_s, expected_s = self._rate.factor, self._heard_s, self._starts[-1]
+        if expected_s * factor > began_s:
+            scale = (end_s - began_s) / (expected_s * factor - began_s)
+            return lambda x: began_s + max(0.0, x * factor - began_s) * scale
+        if expected_s == 0.0:
+            return lambda _: began_s
+        return lambda x: max(began_s, end_s - (expected_s - x) * factor)
+
+    def _word(self, i: int, time: Callable[[float], float]) -> Word:
+        word = self._words[i]
+        start_s = time(self._starts[i])
+        end_s = max(start_s, time(self._starts[i] + word.length_s))
+        return Word(
+            word.text, self._start_s + start_s, self._start_s + end_s, self._offset + word.start, self._offset + word.end
+        )

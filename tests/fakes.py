@@ -1,0 +1,165 @@
+"""A decoder and a vocoder without a model, for tests of everything around them.
+
+The decoder makes tokens from the seed alone; the vocoder's sound says which utterance and which sample it is, so that what is
+lost, doubled or out of order shows in the audio.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cf_agents.config import DecodeParams
+from cf_agents.engines.base import Conditioning, Prefix
+from cf_agents.errors import EngineFull
+from cf_agents.voice import Voice
+
+SAMPLES_PER_TOKEN = 960
+SAMPLE_RATE = 24_000
+FULL_SCALE = 32767
+
+
+class FakeClock:
+    """A clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fake_voice(name: str = "fake") -> Voice:
+    """A voice that is whole and says nothing."""
+    conditioning = Conditioning(np.zeros(256, np.float32), np.zeros(3, np.int64))
+    return Voice(conditioning, np.zeros(2, np.int64), np.zeros((4, 80), np.float32), np.zeros(192, np.float32), name)
+
+
+@dataclass(eq=False)
+class FakeDecoding:
+    """tokens: all it will ever say."""
+
+    tokens: list[int]
+    steps: int
+    block_size: int
+    seed: int
+    rows: int
+    step: int = 0
+    said: int = 0
+    finished: bool = False
+    closed: bool = False
+
+
+class FakeDecoder:
+    """Says 3 tokens for each text id, in blocks of `block_size`, each after `params.steps` steps.
+
+    pool: decoder rows; an utterance takes two with guidance. step_s: time that a step burns. on_step: called with the seeds of
+    each batch before it is stepped; what it raises is the step's error. batches: the seeds of every batch.
+    """
+
+    def __init__(self, pool: int = 8, block_size: int = 4, step_s: float = 0.0) -> None:
+        self.pool = self.rows_free = pool
+        self.block_size = block_size
+        self.step_s = step_s
+        self.on_open: Callable[[Prefix, int], None] = lambda prefix, seed: None
+        self.on_step: Callable[[list[int]], None] = lambda seeds: None
+        self.batches: list[list[int]] = []
+        self.opened: list[int] = []
+
+    def open(self, prefix: Prefix, params: DecodeParams, seed: int) -> FakeDecoding:
+        rows = 2 if params.guidance > 0 else 1
+        self.on_open(prefix, seed)
+        if rows > self.rows_free:
+            raise EngineFull(f"{rows} rows needed, {self.rows_free} of {self.pool} free; load with a larger pool.")
+        self.rows_free -= rows
+        self.opened.append(seed)
+        tokens = fake_tokens(seed, 3 * len(prefix.text_ids))
+        return FakeDecoding(tokens, params.steps, self.block_size, seed, rows)
+
+    def step(self, decodings: Sequence[FakeDecoding]) -> list[list[int] | None]:
+        assert not any(decoding.closed or decoding.finished for decoding in decodings)
+        seeds = [decoding.seed for decoding in decodings]
+        self.on_step(seeds)
+        self.batches.append(seeds)
+        if self.step_s:
+            end = time.perf_counter() + self.step_s
+            while time.perf_counter() < end:
+                pass
+        return [self._advance(decoding) for decoding in decodings]
+
+    def close(self, decoding: FakeDecoding) -> None:
+        if not decoding.closed:
+            decoding.closed = True
+            self.rows_free += decoding.rows
+
+    def _advance(self, decoding: FakeDecoding) -> list[int] | None:
+        decoding.step += 1
+        if decoding.step < decoding.steps:
+            return None
+        decoding.step = 0
+        block = decoding.tokens[decoding.said : decoding.said + decoding.block_size]
+        decoding.said += len(block)
+        decoding.finished = decoding.said == len(decoding.tokens)
+        return block
+
+
+@dataclass(eq=False)
+class FakeState:
+    """made: samples given out; held: samples kept back."""
+
+    seed: int
+    made: int = 0
+    held: int = 0
+    ended: bool = False
+
+
+class FakeVocoder:
+    """960 samples for a token, `holdback` of them kept until the end. See `fake_sound` for what they are."""
+
+    def __init__(self, holdback: int = 480) -> None:
+        self.holdback = holdback
+        self.prepared: list[str] = []
+        self.on_step: Callable[[list[int]], None] = lambda seeds: None
+        self.on_open: Callable[[int], None] = lambda seed: None
+        self.sound: Callable[[int, int, int], NDArray[np.float32]] = fake_sound
+
+    def prepare(self, voice: Voice) -> str:
+        self.prepared.append(voice.name)
+        return voice.name
+
+    def open(self, voice: str, seed: int) -> FakeState:
+        self.on_open(seed)
+        return FakeState(seed)
+
+    def step(
+        self, states: Sequence[FakeState], tokens: Sequence[Sequence[int]], last: Sequence[bool]
+    ) -> list[NDArray[np.float32]]:
+        assert not any(state.ended for state in states)
+        self.on_step([state.seed for state in states])
+        return [self._piece(*each) for each in zip(states, tokens, last, strict=True)]
+
+    def _piece(self, state: FakeState, tokens: Sequence[int], last: bool) -> NDArray[np.float32]:
+        ready = state.held + SAMPLES_PER_TOKEN * len(tokens)
+        count = ready if last else max(0, ready - self.holdback)
+        sound = self.sound(state.seed, state.made, count)
+        state.made += count
+        state.held = ready - count
+        state.ended = last
+        return sound
+
+
+def fake_tokens(seed: int, count: int) -> list[int]:
+    """`count` codec tokens that depend on the seed alone."""
+    source = random.Random(seed)
+    return [source.randrange(6561) for _ in range(count)]
+
+
+def fake_sound(seed: int, start: int, count: int) -> NDArray[np.float32]:
+    """Samples [start, start + count) of an utterance: a ramp that starts at a place of its own, exact in 16 bits."""
+    place = (np.arange(start, start + count) + 7919 * (seed % 1009)) % (2 * FULL_SCALE)
+    return ((place - FULL_SCALE) / FULL_SCALE).astype(np.float32)

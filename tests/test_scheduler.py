@@ -1,0 +1,367 @@
+"""The scheduler over fakes: order, batching, lead, failures, and the pool left as it was."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cf_agents.config import DecodeParams
+from cf_agents.errors import AudioError, EngineFull, StreamClosed, SynthesisFailed, TextError
+from cf_agents.links.base import Audio, Closed, Event, Failed
+from cf_agents.scheduler import Scheduler
+from cf_agents.utterance import Speech, Status, Utterance
+from cf_agents.voice import Voice
+from tests.fakes import SAMPLE_RATE, SAMPLES_PER_TOKEN, FakeClock, FakeDecoder, FakeVocoder, fake_sound, fake_voice
+
+PARAMS = DecodeParams(steps=2)
+ALONE = DecodeParams(steps=2, guidance=0.0)
+
+
+class Listener:
+    """Keeps the events of a speech; any thread may wait for them."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_for(self, test: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(test, timeout=10.0), self.events
+
+    def segments_done(self) -> int:
+        return sum(isinstance(event, Audio) and event.last for event in self.events)
+
+    def sound(self, segment: int) -> np.ndarray:
+        audio = [event for event in self.events if isinstance(event, Audio) and event.segment == segment]
+        assert [event.last for event in audio] == [False] * (len(audio) - 1) + [True] * bool(audio)
+        return np.frombuffer(b"".join(event.pcm for event in audio), "<i2")
+
+    @property
+    def error(self) -> BaseException:
+        failed = [event for event in self.events if isinstance(event, Failed)]
+        assert len(failed) == 1
+        return failed[0].error
+
+    @property
+    def closed(self) -> bool:
+        return any(isinstance(event, Closed) for event in self.events)
+
+
+class Bench:
+    """A scheduler over fakes, driven turn by turn under a clock that the test moves."""
+
+    def __init__(self, pool: int = 8) -> None:
+        self.clock = FakeClock()
+        self.decoder = FakeDecoder(pool)
+        self.vocoder = FakeVocoder()
+        self.scheduler = Scheduler(self.decoder, self.vocoder, SAMPLE_RATE, self.clock)
+
+    def speech(self, lead_s: float = 100.0, voice: Voice | None = None) -> tuple[Speech, Listener]:
+        listener = Listener()
+        return self.scheduler.open(voice or fake_voice(), lead_s, listener), listener
+
+    def say(self, speech: Speech, seed: int, ids: int = 2, index: int = 0, params: DecodeParams = PARAMS) -> Utterance:
+        utterance = Utterance(speech, index, tuple(range(ids)), params, seed, self.clock())
+        self.scheduler.submit(utterance)
+        return utterance
+
+    def turn(self, times: int = 1) -> float | None:
+        wait = None
+        for _ in range(times):
+            self.scheduler.take_commands(0.0)
+            wait = self.scheduler.turn()
+        return wait
+
+    def finish(self) -> None:
+        for _ in range(1000):
+            if self.turn() != 0.0:
+                return
+        raise AssertionError("the scheduler never rests")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def running() -> Iterator[Bench]:
+    """The real clock and the real thread."""
+    bench = Bench()
+    bench.scheduler = Scheduler(bench.decoder, bench.vocoder, SAMPLE_RATE)
+    bench.scheduler.start()
+    yield bench
+    bench.scheduler.close()
+
+
+def whole(seed: int, ids: int) -> np.ndarray:
+    return np.rint(fake_sound(seed, 0, 3 * ids * SAMPLES_PER_TOKEN).astype(np.float64) * 32767).astype(np.int16)
+
+
+def test_segments_come_whole_and_in_order(bench: Bench) -> None:
+    speech, listener = bench.speech()
+    for index, (seed, ids) in enumerate([(11, 3), (12, 1), (13, 5)]):
+        bench.say(speech, seed, ids, index)
+    bench.finish()
+    order = [event.segment for event in listener.events if isinstance(event, Audio)]
+    assert order == sorted(order)
+    for index, (seed, ids) in enumerate([(11, 3), (12, 1), (13, 5)]):
+        np.testing.assert_array_equal(listener.sound(index), whole(seed, ids))
+    assert bench.decoder.rows_free == bench.decoder.pool
+
+
+def test_every_live_utterance_is_in_one_batch_whatever_its_step(bench: Bench) -> None:
+    first, _ = bench.speech()
+    bench.say(first, 1, ids=9)
+    bench.turn(3)
+    second, _ = bench.speech()
+    third, _ = bench.speech()
+    bench.say(second, 2, ids=9, params=DecodeParams(steps=3))
+    bench.say(third, 3, ids=9, params=ALONE)
+    bench.turn(4)
+    assert bench.decoder.batches == [[1]] * 3 + [[1, 2, 3]] * 4
+
+
+def test_a_batch_gives_what_each_gets_alone(bench: Bench) -> None:
+    listeners = []
+    for n in range(4):
+        speech, listener = bench.speech()
+        bench.say(speech, 20 + n, ids=n + 1)
+        listeners.append(listener)
+        bench.turn()
+    bench.finish()
+    for n, listener in enumerate(listeners):
+        np.testing.assert_array_equal(listener.sound(0), whole(20 + n, n + 1))
+
+
+def test_utterances_wait_in_order_when_rows_are_scarce() -> None:
+    bench = Bench(pool=4)
+    speeches = [bench.speech() for _ in range(5)]
+    for n, (speech, _) in enumerate(speeches):
+        bench.say(speech, n)
+        bench.clock.now += 0.01
+    bench.turn()
+    assert bench.decoder.opened == [0, 1]
+    bench.finish()
+    assert bench.decoder.opened == [0, 1, 2, 3, 4]
+    assert all(listener.segments_done() == 1 for _, listener in speeches)
+
+
+def test_the_nearest_playback_deadline_opens_first_when_rows_are_scarce() -> None:
+    bench = Bench(pool=2)
+    rich, _ = bench.speech()
+    poor, _ = bench.speech()
+    bench.say(rich, 1, ids=20)
+    bench.finish()
+    bench.say(poor, 2, ids=4)
+    bench.finish()
+    bench.clock.now += 0.1
+    blocker, _ = bench.speech()
+    bench.say(blocker, 9, ids=2)
+    bench.turn()
+    bench.say(rich, 3, index=1)
+    bench.say(poor, 4, index=1)
+    bench.finish()
+    assert bench.decoder.opened == [1, 2, 9, 4, 3]
+
+
+def test_a_pool_too_small_for_one_utterance_is_an_error() -> None:
+    bench = Bench(pool=1)
+    speech, listener = bench.speech()
+    other, heard = bench.speech()
+    bench.say(speech, 1)
+    bench.say(other, 2, params=ALONE)
+    bench.finish()
+    assert isinstance(listener.error, EngineFull)
+    np.testing.assert_array_equal(heard.sound(0), whole(2, 2))
+
+
+def test_work_stops_at_the_lead_and_sleeps_until_it_is_due(bench: Bench) -> None:
+    speech, listener = bench.speech(lead_s=0.5)
+    bench.say(speech, 1, ids=40)
+    bench.turn()
+    while (wait := bench.turn()) == 0.0:
+        pass
+    steps = len(bench.decoder.batches)
+    made = speech.playback.made_s
+    # Blocks of 0.16 s, the first 0.02 s short: the fourth is the first to pass 0.5 s.
+    assert made == pytest.approx(0.62)
+    assert wait == pytest.approx(made - 0.5)
+    assert bench.turn() == pytest.approx(wait)
+    assert len(bench.decoder.batches) == steps
+    assert wait is not None
+    bench.clock.now += wait
+    assert bench.turn() == 0.0
+    assert len(bench.decoder.batches) == steps + 1
+    bench.scheduler.cancel(speech)
+    assert bench.turn() is None
+    assert listener.closed
+
+
+def test_a_reported_position_moves_the_lead(bench: Bench) -> None:
+    speech, _ = bench.speech(lead_s=0.5)
+    bench.say(speech, 1, ids=40)
+    bench.finish()
+    bench.clock.now += 10.0
+    bench.scheduler.report_position(speech, 0.0)
+    wait = bench.turn()
+    assert wait == pytest.approx(speech.playback.made_s - 0.5)
+    bench.scheduler.report_position(speech, speech.playback.made_s)
+    assert bench.turn() == 0.0
+
+
+def test_cancel_frees_the_rows_before_the_next_step(bench: Bench) -> None:
+    speech, listener = bench.speech()
+    other, heard = bench.speech()
+    bench.say(speech, 1, ids=9)
+    queued = bench.say(speech, 3, index=1)
+    bench.say(other, 2, ids=9)
+    bench.turn(3)
+    bench.scheduler.cancel(speech)
+    events = len(listener.events)
+    bench.turn()
+    assert bench.decoder.batches[-1] == [2]
+    assert bench.decoder.rows_free == bench.decoder.pool - 2
+    assert listener.events[events:] == [Closed()]
+    assert queued.status is Status.DROPPED
+    bench.scheduler.cancel(speech)
+    bench.say(speech, 4)
+    bench.finish()
+    assert listener.events[events:] == [Closed()]
+    np.testing.assert_array_equal(heard.sound(0), whole(2, 9))
+    assert bench.decoder.rows_free == bench.decoder.pool
+
+
+def test_a_failing_open_fails_its_speech_only(bench: Bench) -> None:
+    def refuse(prefix: object, seed: int) -> None:
+        if seed == 2:
+            raise TextError("too long")
+        if seed == 3:
+            raise ZeroDivisionError("ours")
+
+    bench.decoder.on_open = refuse
+    outcomes = [bench.speech() for _ in range(3)]
+    for n, (speech, _) in enumerate(outcomes, start=1):
+        bench.say(speech, n)
+    bench.finish()
+    np.testing.assert_array_equal(outcomes[0][1].sound(0), whole(1, 2))
+    assert isinstance(outcomes[1][1].error, TextError)
+    assert isinstance(outcomes[2][1].error, SynthesisFailed)
+    assert isinstance(outcomes[2][1].error.__cause__, ZeroDivisionError)
+    assert bench.decoder.rows_free == bench.decoder.pool
+
+
+@pytest.mark.parametrize("part", ["step", "vocoder", "vocoder open", "sound"])
+def test_the_culprit_of_a_batch_fails_alone(bench: Bench, part: str) -> None:
+    def fail_on_2(seeds: list[int]) -> None:
+        if 2 in seeds:
+            raise RuntimeError("device-side assert")
+
+    if part == "step":
+        bench.decoder.on_step = fail_on_2
+    elif part == "vocoder":
+        bench.vocoder.on_step = fail_on_2
+    elif part == "vocoder open":
+        bench.vocoder.on_open = lambda seed: fail_on_2([seed])
+    else:
+        bench.vocoder.sound = lambda seed, start, count: (
+            fake_sound(seed, start, count) * np.float32(np.nan if seed == 2 else 1.0)
+        )
+    outcomes = [bench.speech() for _ in range(3)]
+    for n, (speech, _) in enumerate(outcomes, start=1):
+        bench.say(speech, n)
+    bench.finish()
+    for n in (1, 3):
+        np.testing.assert_array_equal(outcomes[n - 1][1].sound(0), whole(n, 2))
+    error = outcomes[1][1].error
+    if part == "sound":
+        assert isinstance(error, AudioError)
+    else:
+        assert isinstance(error, SynthesisFailed)
+        assert "device-side assert" in str(error)
+    assert bench.decoder.rows_free == bench.decoder.pool
+
+
+def test_a_voice_is_prepared_once(bench: Bench) -> None:
+    voice = fake_voice()
+    for n in range(3):
+        speech, _ = bench.speech(voice=voice)
+        bench.say(speech, n)
+    bench.finish()
+    assert bench.vocoder.prepared == ["fake"]
+
+
+def test_blocks_say_how_they_were_made(bench: Bench) -> None:
+    speech, listener = bench.speech()
+    bench.say(speech, 1, ids=2)
+    bench.finish()
+    blocks = [event.block for event in listener.events if isinstance(event, Audio)]
+    assert [(block.tokens, block.steps) for block in blocks] == [(4, 2), (2, 2)]
+
+
+def test_closing_ends_every_speech_and_the_thread(running: Bench) -> None:
+    running.decoder.step_s = 0.001
+    speech, listener = running.speech()
+    running.say(speech, 1, ids=500)
+    listener.wait_for(lambda: len(listener.events) > 2)
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("cf-agents-scheduler") == 1
+    running.scheduler.close()
+    running.scheduler.close()
+    assert "cf-agents-scheduler" not in [thread.name for thread in threading.enumerate()]
+    assert isinstance(listener.error, StreamClosed)
+    assert isinstance(listener.events[-1], Closed)
+    assert running.decoder.rows_free == running.decoder.pool
+    with pytest.raises(StreamClosed):
+        running.say(speech, 2)
+
+
+def test_a_thread_that_dies_fails_every_speech(running: Bench) -> None:
+    def die(seeds: list[int]) -> None:
+        raise SystemExit("out of memory")
+
+    running.decoder.on_step = die
+    speech, listener = running.speech()
+    running.say(speech, 1)
+    listener.wait_for(lambda: listener.closed)
+    assert isinstance(listener.error, SynthesisFailed)
+    with pytest.raises(StreamClosed):
+        running.scheduler.open(fake_voice(), 1.0, listener)
+
+
+def test_an_idle_or_paused_thread_sleeps(running: Bench) -> None:
+    speech, listener = running.speech(lead_s=0.2)
+    running.say(speech, 1, ids=500)
+    listener.wait_for(lambda: len(listener.events) > 3)
+    turns = 0
+    turn = running.scheduler.turn
+
+    def counted() -> float | None:
+        nonlocal turns
+        turns += 1
+        return turn()
+
+    running.scheduler.turn = counted
+    made = len(listener.events)
+    listener.wait_for(lambda: len(listener.events) >= made + 2)
+    # Each block is two steps, one sleep before and perhaps one that ends a hair early.
+    assert turns <= 10
+
+
+def test_a_forgotten_close_does_not_hang_the_exit() -> None:
+    code = (
+        "from tests.fakes import *\nfrom cf_agents.scheduler import Scheduler\n"
+        "Scheduler(FakeDecoder(), FakeVocoder(), SAMPLE_RATE).start()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True, timeout=20)
