@@ -85,13 +85,16 @@ def block_marginal(log_probs: Tensor, present: Tensor) -> Tensor:
 
 
 def quantile_count(score: Tensor, masked: Tensor, quantile: Tensor) -> Tensor:
-    """How many masked positions score at or above their row's `quantile` [N] (linear interpolation): [N, D] twice to [N]."""
+    """How many masked positions score at or above their row's `quantile` [N] (linear interpolation): [N, D] twice to [N].
+
+    A quantile above 1 counts none.
+    """
     ascending = torch.where(masked, score, math.inf).sort(dim=1).values
-    rank = quantile * (masked.sum(dim=1) - 1).clamp(min=0)
+    rank = quantile.clamp(max=1.0) * (masked.sum(dim=1) - 1).clamp(min=0)
     below = rank.floor().long()[:, None]
     above = rank.ceil().long()[:, None]
     threshold = torch.lerp(ascending.gather(1, below), ascending.gather(1, above), (rank - rank.floor())[:, None])
-    return (masked & (score >= threshold)).sum(dim=1)
+    return (masked & (score >= threshold) & (quantile <= 1.0)[:, None]).sum(dim=1)
 
 
 def best(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:

@@ -212,7 +212,9 @@ class DenseEngine:
     def _check(self, prefix: Prefix) -> None:
         config = self.config
         if len(prefix.text_ids) > config.max_text_tokens:
-            raise TextError(f"The segment has {len(prefix.text_ids)} text tokens; the model takes {config.max_text_tokens}. Split it.")
+            raise TextError(
+                f"The segment has {len(prefix.text_ids)} text tokens; the model takes {config.max_text_tokens}. Split it."
+            )
         needed = config.conditioning_length + len(prefix.text_ids) + 1 + config.block_size
         if needed > self._max_length:
             raise TextError(
@@ -227,7 +229,9 @@ class DenseEngine:
         embedded: list[Tensor] = []
         unseen: list[tuple[DenseRow, Conditioning]] = []
         config, t3 = self.config, self._t3
-        sos = t3.embed_speech(torch.tensor([config.start_speech], device=t3.device), torch.zeros(1, dtype=torch.long, device=t3.device))
+        sos = t3.embed_speech(
+            torch.tensor([config.start_speech], device=t3.device), torch.zeros(1, dtype=torch.long, device=t3.device)
+        )
         for row, prefix in zip(rows, prefixes, strict=True):
             if prefix.conditioning is None:
                 shared = self._open_null(row, config.conditioning_length + len(prefix.text_ids))
@@ -256,7 +260,9 @@ class DenseEngine:
         for row, start, count in zip(todo, starts, counts, strict=True):
             row.cached = start + count
             if row.folded:
-                _remember(self._nulls, row.length - 1, self._share(row, _NULL_PLACES, _NULL_PLACES + 1, hidden_too=True), _MOST_NULLS)
+                _remember(
+                    self._nulls, row.length - 1, self._share(row, _NULL_PLACES, _NULL_PLACES + 1, hidden_too=True), _MOST_NULLS
+                )
         for row, conditioning in unseen:
             _remember(self._voices, conditioning.key, self._share(row, 0, config.conditioning_length), _MOST_VOICES)
 

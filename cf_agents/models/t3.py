@@ -182,8 +182,8 @@ class T3(nn.Module):
         cos, sin = rotary_table(self.config, x.shape[0], x.device, x.dtype)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            mixed = F.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in (q, k, v)), is_causal=True)
-            return mixed[0].transpose(0, 1).flatten(1)
+            q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1).flatten(1)
 
         return self.backbone(x, cos, sin, attend)
 

@@ -1,0 +1,43 @@
+"""The small decoder that the goldens were made with, and prefixes to feed it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cf_agents.config import T3Config
+from cf_agents.engines.base import Conditioning, Prefix
+from cf_agents.engines.dense import DenseEngine
+from cf_agents.models.t3 import T3
+from tests.drawn import load_drawn
+
+SMALL = T3Config(
+    hidden_size=128,
+    intermediate_size=256,
+    num_layers=4,
+    num_heads=4,
+    head_dim=32,
+    max_text_tokens=256,
+    max_speech_tokens=256,
+)
+
+
+def small_t3(dtype: torch.dtype = torch.float32) -> T3:
+    with torch.device("meta"):
+        t3 = T3(SMALL)
+    load_drawn(t3)
+    return t3.to(dtype)
+
+
+def small_engine(max_rows: int = 8, max_length: int = 512, dtype: torch.dtype = torch.float32) -> DenseEngine:
+    return DenseEngine(small_t3(dtype), max_rows=max_rows, max_length=max_length)
+
+
+def conditioning(seed: int = 0) -> Conditioning:
+    random = np.random.RandomState(seed)
+    return Conditioning(random.standard_normal(256).astype(np.float32), random.randint(0, 6561, 150).astype(np.int64))
+
+
+def prefix(length: int, seed: int = 0, voice: int = 0) -> Prefix:
+    text = np.random.RandomState(1000 + seed).randint(3, 200, length)
+    return Prefix(conditioning(voice), (255, *text.tolist(), 0))

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cf_agents import decode
+from cf_agents.config import DecodeParams, T3Config
+from cf_agents.decode import Decoder, Decoding, schedule
+from cf_agents.engines.base import Conditioning, Engine, Prefix, Row
+from cf_agents.errors import EngineFull
+from tests.small import prefix, small_engine
+
+GOLDEN = np.load(Path(__file__).parent / "goldens" / "t3.npz")
+SETTINGS = json.loads(str(GOLDEN["settings"]))
+
+
+class CheckedEngine:
+    """Holds every logit that passes against the golden's."""
+
+    def __init__(self, inner: Engine, name: str) -> None:
+        self.inner, self.name = inner, name
+        self.step = 0
+        self.worst = 0.0
+
+    @property
+    def config(self) -> T3Config:
+        return self.inner.config
+
+    @property
+    def rows_free(self) -> int:
+        return self.inner.rows_free
+
+    def open(self, prefixes: Sequence[Prefix]) -> list[Row]:
+        return self.inner.open(prefixes)
+
+    def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
+        self.inner.commit(rows, blocks)
+
+    def close(self, row: Row) -> None:
+        self.inner.close(row)
+
+    def prior(self, block_size: int) -> torch.Tensor:
+        return self.inner.prior(block_size)
+
+    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
+        before = GOLDEN[f"{self.name}/before"][self.step].astype(np.int64)
+        assert tokens[0].tolist() == before[before >= 0].tolist()
+        logits = self.inner.score(rows, tokens)
+        for row, key in zip(logits, ("logits_c", "logits_u"), strict=False):
+            found = torch.cat([row[:, :: int(GOLDEN["stride"])], row.logsumexp(-1, keepdim=True)], -1)
+            wanted = torch.from_numpy(GOLDEN[f"{self.name}/{key}"][self.step][: found.shape[0]])
+            self.worst = max(self.worst, float((found - wanted).abs().max()))
+        self.step += 1
+        return logits
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_logits_decisions_and_tokens_are_the_published_packages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = SETTINGS[name]
+    golden = {key.split("/")[1]: GOLDEN[key] for key in GOLDEN.files if key.startswith(name + "/")}
+    engine = CheckedEngine(small_engine(), name)
+
+    def recorded(key: str) -> torch.Tensor:
+        return torch.from_numpy(golden[key][engine.step - 1]).to(torch.int64 if key == "sampled" else torch.float32)
+
+    def sample(log_probs: torch.Tensor, temperature: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        wanted = recorded("sampled")[None, : log_probs.shape[1]]
+        if setting["temperature"] == 0:
+            assert torch.equal(log_probs.argmax(-1), wanted)
+        return wanted
+
+    def random(keys: torch.Tensor, step: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, width), recorded("noise")[None, :width]
+
+    monkeypatch.setattr(decode, "sample", sample)
+    monkeypatch.setattr(decode, "_random", random)
+    params = DecodeParams(
+        steps=setting["num_steps"],
+        temperature=setting["temperature"],
+        early=setting["time_shift_tau"],
+        guidance=setting["cfg_scale"],
+        position_noise=0.0 if name == "greedy" else 1.0,
+        prior="marginal" if name == "marginal" else "causal",
+        block_size=setting["block"],
+        max_tokens=setting["length"],
+    )
+    exaggeration = round(0.3 + 0.1 * sorted(SETTINGS).index(name), 6)
+    speaker = Conditioning(golden["speaker"], golden["prompt"].astype(np.int64), exaggeration)
+    decoder = Decoder(engine)
+    decoding = decoder.open(Prefix(speaker, tuple(golden["text"].tolist())), params, seed=0)
+    tokens: list[int] = []
+    while not decoding.finished:
+        step = engine.step
+        (block,) = decoder.step([decoding])
+        after = golden["after"][step]
+        if block is None:
+            assert decoding.open_tokens == after[after >= 0].tolist()
+        else:
+            tokens += after[after >= 0].tolist()
+    assert engine.step == len(golden["step"])
+    assert tokens == golden["final"].tolist()
+    assert engine.worst < 1e-4
+    if "prior" in golden:
+        assert float((engine.prior(setting["block"]) - torch.from_numpy(golden["prior"])).abs().max()) < 1e-7
+
+
+def run(decoder: Decoder, jobs: Sequence[tuple[Prefix, DecodeParams, int]], starts: Sequence[int]) -> list[list[int]]:
+    """Decode jobs together, job n joining after `starts[n]` steps."""
+    heard: list[list[int]] = [[] for _ in jobs]
+    live: dict[int, Decoding] = {}
+    clock = 0
+    while len(live) < len(jobs) or not all(decoding.finished for decoding in live.values()):
+        for n, start in enumerate(starts):
+            if start <= clock and n not in live:
+                live[n] = decoder.open(*jobs[n])
+        running = [n for n, decoding in live.items() if not decoding.finished]
+        for n, block in zip(running, decoder.step([live[n] for n in running]), strict=True):
+            heard[n] += block or []
+            if live[n].finished:
+                decoder.close(live[n])
+        clock += 1
+    return heard
+
+
+RAGGED = [
+    (prefix(20, 1, voice=1), DecodeParams(max_tokens=70), 1),
+    (prefix(60, 2, voice=2), DecodeParams(max_tokens=50, steps=8, early=0.5, temperature=0.2), 2),
+    (prefix(35, 3, voice=1), DecodeParams(max_tokens=40, guidance=0.0, early=1.0, position_noise=0.0), 3),
+    (prefix(11, 4, voice=3), DecodeParams(max_tokens=64, block_size=32, prior="marginal", temperature=0.0), 4),
+]
+
+
+@pytest.mark.parametrize("starts", [(0, 0, 0, 0), (0, 3, 11, 17)])
+def test_a_row_in_a_ragged_batch_gets_the_tokens_it_gets_alone(starts: tuple[int, ...]) -> None:
+    engine = small_engine()
+    decoder = Decoder(engine)
+    together = run(decoder, RAGGED, starts)
+    assert [len(tokens) for tokens in together] == [70, 50, 40, 64]
+    for job, tokens in zip(RAGGED, together, strict=True):
+        assert run(decoder, [job], [0]) == [tokens]
+    assert engine.rows_free == 8
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    decoder = Decoder(small_engine())
+    job = (prefix(20), DecodeParams(max_tokens=32), 7)
+    first, again, other = (run(decoder, [(*job[:2], seed)], [0]) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_positions_before_a_stop_are_finished_and_what_follows_is_dropped() -> None:
+    engine = small_engine()
+    stop, mask = engine.config.stop_speech, engine.config.mask_id
+
+    class Stops(CheckedEngine):
+        """Wants the stop token at place 5 of the second block, above everything, from its first step."""
+
+        def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
+            logits = self.inner.score(rows, tokens)
+            if rows[0].length > first_length + 15:
+                logits[:, 5, stop] = 60.0
+            return logits
+
+    decoder = Decoder(Stops(engine, ""))
+    decoding = decoder.open(prefix(20), DecodeParams(max_tokens=64), seed=3)
+    first_length = decoding.rows[0].length
+    blocks: list[list[int]] = []
+    opened: list[list[int]] = []
+    while not decoding.finished:
+        (block,) = decoder.step([decoding])
+        opened.append(list(decoding.open_tokens))
+        if block is not None:
+            blocks.append(block)
+    assert [len(block) for block in blocks] == [16, 5]
+    assert mask not in opened[-1][:6]
+    assert mask in opened[-1][6:], "what lies behind the stop is not worth a step"
+    assert decoding.steps < 20
+
+
+def test_a_full_pool_refuses_and_is_as_it_was() -> None:
+    engine = small_engine(max_rows=3)
+    decoder = Decoder(engine)
+    kept = decoder.open(prefix(20), DecodeParams(), 0)
+    with pytest.raises(EngineFull, match="max_streams"):
+        decoder.open(prefix(21), DecodeParams(), 0)
+    assert engine.rows_free == 1
+    decoder.close(kept)
+    decoder.close(kept)
+    assert engine.rows_free == 3
+
+
+def test_schedule_opens_everything_once() -> None:
+    assert schedule(16, 10, 0.5) == (1, 1, 1, 1, 1, 2, 2, 2, 2, 3)
+    for size in range(1, 40):
+        for steps in (1, 2, 8, 10, 50):
+            counts = schedule(size, steps, 0.5)
+            assert sum(counts) == size
+            assert min(counts) >= 0
+
+
+def test_sampling_follows_the_distribution() -> None:
+    probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
+    uniform = torch.linspace(0.0005, 0.9995, 1000)[None]
+    log_probs = probs.log().expand(1, 1000, 4)
+    drawn = decode.sample(log_probs, torch.ones(1), uniform)
+    assert torch.bincount(drawn[0], minlength=4).tolist() == pytest.approx([100, 0, 600, 300], abs=1)
+    cold = decode.sample(log_probs, torch.tensor([0.5]), uniform)
+    assert torch.bincount(cold[0], minlength=4)[2] == pytest.approx(1000 * 0.36 / 0.46, abs=1)
+    assert (decode.sample(log_probs, torch.zeros(1), uniform) == 2).all()
+
+
+def test_random_numbers_are_uniform_gumbel_and_apart() -> None:
+    keys = torch.arange(400)
+    uniform, gumbel = decode._random(keys, torch.zeros(400, dtype=torch.long), 16)
+    assert uniform.mean() == pytest.approx(0.5, abs=0.02)
+    assert gumbel.mean() == pytest.approx(0.5772, abs=0.05)
+    assert gumbel.std() == pytest.approx(math.pi / math.sqrt(6), abs=0.05)
+    other, _ = decode._random(keys, torch.ones(400, dtype=torch.long), 16)
+    assert abs(float(torch.corrcoef(torch.stack([uniform.flatten(), other.flatten()]))[0, 1])) < 0.04
