@@ -82,6 +82,12 @@ class FlowConfig:
     mode: Literal["continue", "chunk"] = "continue"
     chunk_tokens: int = 16
     """Width of an attention chunk in `chunk` mode, in speech tokens."""
+    window_tokens: int = 0
+    """`chunk` mode: speech tokens before a chunk that it attends to besides the prompt; 0 is all of them."""
+    history_tokens: int = 16
+    """`continue` mode: emitted speech tokens that are computed again, with their mel as condition, to continue from."""
+    prompt_tokens: int = 0
+    """`continue` mode: at most so many of the prompt's last tokens are used; 0 is all of them."""
     steps: int = 2
     mel_bins: int = 80
     speaker_dim: int = 192
@@ -119,6 +125,10 @@ class HiFTConfig:
     f0_channels: int = 512
     leaky_slope: float = 0.1
     audio_limit: float = 0.99
+    left_frames: int = 12
+    """Mel frames decoded again before the first one owed: costs work, no delay."""
+    right_frames: int = 10
+    """Mel frames held back until more come or the utterance ends: 20 ms of delay each."""
 
 
 @dataclass(frozen=True)
