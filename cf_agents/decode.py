@@ -1,8 +1,9 @@
 """Block diffusion: how the open positions of a block are filled, one function per idea, and the decoder that runs them.
 
-Every block starts as D masks. A denoising step scores all of it, samples a token for every position, ranks the masked positions by
-how much the context raised their token's probability over the prior, and opens the best of them. Everything works on [N, D] tensors
-with a step counter per row, so rows may be anywhere in their blocks; a step waits for the device once, when it reads what was opened.
+Every block starts as D masks. A denoising step scores all of it, samples a token for every position, ranks the masked
+positions by how much the context raised their token's probability over the prior, and opens the best of them. Everything
+works on [N, D] tensors with a step counter per row, so rows may be anywhere in their blocks; a step waits for the device
+once, when it reads what was opened.
 
 Knows nothing of text, audio, threads or caches.
 
@@ -45,7 +46,7 @@ def schedule(size: int, steps: int, shift: float) -> tuple[int, ...]:
 
 
 def early_quantile(step: int, steps: int, early: float) -> float:
-    """q = max(0, 1 - alpha (k + 1) / K): scores at or above this quantile may open although the schedule does not ask for it."""
+    """q = max(0, 1 - alpha (k + 1) / K): scores at or above this quantile open even if the schedule does not ask for it."""
     return max(0.0, 1.0 - early * (step + 1) / steps)
 
 
@@ -68,7 +69,7 @@ def sample(log_probs: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
 
 
 def calibrate(log_probs: Tensor, prior: Tensor, tokens: Tensor) -> Tensor:
-    """log p(x) - log prior(x) of the sampled tokens, both probabilities floored at 1e-8: [N, D, V], [N, V], [N, D] to [N, D]."""
+    """log p(x) - log prior(x) of the sampled tokens, both floored at log 1e-8: [N, D, V], [N, V], [N, D] to [N, D]."""
     chosen = log_probs.gather(-1, tokens[..., None])[..., 0].clamp(min=_FLOOR)
     return chosen - prior.gather(-1, tokens).clamp(min=1e-8).log()
 

@@ -218,8 +218,8 @@ class DenseEngine:
         needed = config.conditioning_length + len(prefix.text_ids) + 1 + config.block_size
         if needed > self._max_length:
             raise TextError(
-                f"The segment has {len(prefix.text_ids)} text tokens and a row has {self._max_length} places, which leaves no room "
-                "for speech: split the text, or load with a larger max_length."
+                f"The segment has {len(prefix.text_ids)} text tokens and a row has {self._max_length} places, which leaves "
+                "no room for speech: split the text, or load with a larger max_length."
             )
 
     # Prefill

@@ -138,7 +138,7 @@ def test_what_a_voice_or_a_length_shares_is_the_same_the_second_time(make: MakeE
 def test_rows_are_given_back_and_used_again(make: MakeEngine, t3: T3) -> None:
     engine = make(max_rows=3)
     rows: list[Row] = engine.open([prefix(5), prefix(6), prefix(7)])
-    with pytest.raises(EngineFull, match="3 are free|0 of 3 are free"):
+    with pytest.raises(EngineFull, match="0 of 3 are free"):
         engine.open([prefix(8)])
     engine.close(rows[1])
     engine.close(rows[1])

@@ -1,11 +1,11 @@
-"""Writes `t3.npz` and `keys_t3.txt`: what the published decoder computes and decides, at a small size, with weights drawn by name.
+"""Writes `t3.npz` and `keys_t3.txt`: what the published decoder computes and decides, small, with weights drawn by name.
 
 Run in an environment that has chatterbox-flash 0.1.0 over chatterbox-tts 0.1.7 (its torch back-end, transformers 5.2):
 
     python tests/goldens/make_t3.py [released key list]
 
-The package runs unmodified; names it looks up at call time are wrapped to record every step's logits, samples, noise and decision.
-Every `STRIDE`-th logit is kept, with the log-sum of all.
+The package runs unmodified; names it looks up at call time are wrapped to record every step's logits, samples, noise and
+decision. Every `STRIDE`-th logit is kept, with the log-sum of all.
 """
 
 from __future__ import annotations
