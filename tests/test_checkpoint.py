@@ -1,0 +1,399 @@
+"""A checkpoint folder that is right is read as it is; one that is wrong is named, with what to do."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cf_agents.checkpoint import OPTIONAL, REQUIRED_FILES, S3GEN_FILE, T3_FILE, TOKENIZER_FILE, VOICE_ENCODER_FILE, Checkpoint
+from cf_agents.config import ModelConfig, T3Config
+from cf_agents.errors import CheckpointDamaged, CheckpointMismatch, CheckpointNotFound, ConfigError
+from cf_agents.models.layout import WeightNormConv1d, fold_weight_norm
+from cf_agents.synthetic import tokenizer_json
+from cf_agents.weights import WeightFile, torch_dtype
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+class Part(nn.Module):
+    """A stand-in network with a weight-normalised convolution and an integer buffer."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 3)
+        self.conv = WeightNormConv1d(2, width, 3)
+        self.norm = nn.BatchNorm1d(2)
+
+
+def stored(part: Part, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Random tensors in the released layout."""
+    torch.manual_seed(7)
+    tensors = {prefix + name: torch.randn(value.shape) for name, value in part.state_dict().items() if name != "conv.weight"}
+    tensors[prefix + "norm.num_batches_tracked"] = torch.tensor(3)
+    tensors[prefix + "conv.parametrizations.weight.original0"] = torch.rand(part.conv.out_channels, 1, 1) + 0.5
+    tensors[prefix + "conv.parametrizations.weight.original1"] = torch.randn(part.conv.weight.shape)
+    return tensors
+
+
+def on_meta(build: Callable[[], nn.Module] = Part) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_file(stored(Part()), tmp_path / T3_FILE)
+    save_file({**stored(Part(), "flow."), **stored(Part(5), "mel2wav.")}, tmp_path / S3GEN_FILE)
+    save_file(stored(Part()), tmp_path / VOICE_ENCODER_FILE)
+    (tmp_path / TOKENIZER_FILE).write_text(json.dumps(tokenizer_json(T3Config())))
+    return tmp_path
+
+
+def change(folder: Path, file: str, edit: Callable[[dict[str, torch.Tensor]], object]) -> Checkpoint:
+    tensors = {name: value.clone() for name, value in load_file(folder / file).items()}
+    edit(tensors)
+    save_file(tensors, folder / file)
+    return Checkpoint.open(folder)
+
+
+# The folder
+
+
+def test_a_folder_without_a_config_is_the_released_model(folder: Path) -> None:
+    checkpoint = Checkpoint.open(folder)
+    assert checkpoint.config == ModelConfig()
+    assert checkpoint.config.trained
+    assert not checkpoint.voices
+
+
+def test_config_and_voices_are_found(folder: Path) -> None:
+    (folder / "config.json").write_text('{"name": "small", "t3": {"num_layers": 3}, "trained": false}')
+    (folder / "voices").mkdir()
+    (folder / "voices" / "ada.safetensors").touch()
+    checkpoint = Checkpoint.open(str(folder))
+    assert checkpoint.config.t3 == T3Config(num_layers=3)
+    assert not checkpoint.config.trained
+    assert checkpoint.voices == {"ada": folder / "voices" / "ada.safetensors"}
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./ResembleAI/chatterbox-flash", Path("ResembleAI/chatterbox-flash")])
+def test_no_folder(source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointNotFound) as caught:
+        Checkpoint.open(source)
+    message = str(caught.value)
+    for part in (str(source), *REQUIRED_FILES, "hf download ResembleAI/chatterbox-flash"):
+        assert part in message
+
+
+def test_a_file_is_not_a_folder(folder: Path) -> None:
+    with pytest.raises(CheckpointNotFound, match="is a file; give the folder"):
+        Checkpoint.open(folder / T3_FILE)
+
+
+def test_missing_files_are_all_named(folder: Path) -> None:
+    (folder / T3_FILE).unlink()
+    (folder / TOKENIZER_FILE).unlink()
+    with pytest.raises(CheckpointNotFound, match=r"lacks t3_flash\.safetensors, tokenizer\.json\. .*hf download"):
+        Checkpoint.open(folder)
+
+
+def test_a_folder_wins_over_a_hub_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent.parent)
+    name = f"{folder.parent.name}/{folder.name}"
+    assert Checkpoint.open(name).folder == Path(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("{", CheckpointDamaged, r"config\.json is not JSON .* remove it"),
+        ("", CheckpointDamaged, "is not JSON"),
+        ("[]", ConfigError, "must be an object"),
+        ('{"t3": {"layers": 3}}', ConfigError, r"unknown key t3\.layers.*num_layers"),
+        ('{"t3": {"num_layers": "3"}}', ConfigError, r"t3\.num_layers"),
+    ],
+)
+def test_a_bad_config(folder: Path, text: str, kind: type[Exception], said: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(kind, match=said):
+        Checkpoint.open(folder)
+
+
+# Damaged files
+
+
+def header(data: bytes) -> bytes:
+    return data[8 : 8 + struct.unpack("<Q", data[:8])[0]]
+
+
+def with_header(data: bytes, edit: Callable[[dict[str, dict[str, object]]], object]) -> bytes:
+    old = header(data)
+    entries = json.loads(old)
+    edit(entries)
+    new = json.dumps(entries).encode()
+    return struct.pack("<Q", len(new)) + new + data[8 + len(old) :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[:-1], "is cut off: .* bytes where its header needs"),
+        (lambda data: data[:40], "is cut off inside its header"),
+        (lambda data: data + b"\0", "has something appended"),
+        (lambda data: b"", "not a safetensors file"),
+        (lambda data: b"1234567", "not a safetensors file"),
+        (lambda data: b"<!DOCTYPE html><html>Sign in</html>", "not a safetensors file"),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (lambda data: data[:9] + b"?" + data[10:], "header of .* is not valid"),
+        (lambda data: with_header(data, lambda e: e["linear.bias"].update(shape=[9])), "linear.bias has 12 bytes"),
+        (lambda data: with_header(data, lambda e: e["linear.bias"].pop("dtype")), "is not valid"),
+        (lambda data: with_header(data, lambda e: e.update(strange=3)), "is not valid"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Path, damage: Callable[[bytes], bytes], said: str) -> None:
+    path = folder / T3_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointDamaged, match=said) as caught:
+        Checkpoint.open(folder).fill(on_meta())
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_vanished(folder: Path) -> None:
+    checkpoint = Checkpoint.open(folder)
+    (folder / T3_FILE).unlink()
+    with pytest.raises(CheckpointNotFound, match=r"t3_flash\.safetensors"):
+        checkpoint.fill(on_meta())
+
+
+# What is in a file
+
+
+def test_fill_reads_every_tensor(folder: Path) -> None:
+    part = on_meta()
+    Checkpoint.open(folder).fill(part)
+    want = load_file(folder / T3_FILE)
+    state = part.state_dict()
+    for name in ("linear.weight", "linear.bias", "conv.bias", "norm.running_mean", "norm.num_batches_tracked"):
+        torch.testing.assert_close(state[name], want[name], rtol=0, atol=0)
+    stem = "conv.parametrizations.weight.original"
+    torch.testing.assert_close(state["conv.weight"], fold_weight_norm(want[stem + "0"], want[stem + "1"]), rtol=0, atol=0)
+    assert not part.training
+    assert not any(value.requires_grad for value in part.parameters())
+
+
+def test_fill_reads_its_own_prefix(folder: Path) -> None:
+    checkpoint = Checkpoint.open(folder)
+    part = on_meta(lambda: Part(5))
+    checkpoint.fill(part, S3GEN_FILE, "mel2wav.")
+    want = load_file(folder / S3GEN_FILE)["mel2wav.linear.weight"]
+    torch.testing.assert_close(part.state_dict()["linear.weight"], want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", torch.float64])
+def test_floats_become_the_dtype_asked_for_and_counters_stay(folder: Path, dtype: str | torch.dtype) -> None:
+    part = on_meta()
+    Checkpoint.open(folder).fill(part, dtype=dtype)
+    wanted = torch_dtype(dtype) if isinstance(dtype, str) else dtype
+    kinds = {name: value.dtype for name, value in part.state_dict().items()}
+    assert kinds.pop("norm.num_batches_tracked") == torch.int64
+    assert set(kinds.values()) == {wanted}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_file(folder: Path, dtype: torch.dtype) -> None:
+    # Converters cast the counters along with the rest.
+    checkpoint = change(folder, T3_FILE, lambda tensors: tensors.update({k: v.to(dtype) for k, v in tensors.items()}))
+    part = on_meta()
+    checkpoint.fill(part)
+    state = part.state_dict()
+    assert state["linear.weight"].dtype == torch.float32
+    assert state["norm.num_batches_tracked"].dtype == torch.int64
+    assert state["norm.num_batches_tracked"] == 3
+    want = load_file(folder / T3_FILE)["linear.weight"].float()
+    torch.testing.assert_close(state["linear.weight"], want, rtol=0, atol=0)
+
+
+def test_the_older_spelling_of_weight_norm(folder: Path) -> None:
+    new = on_meta()
+    Checkpoint.open(folder).fill(new)
+
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for older, newer in (("weight_g", "original0"), ("weight_v", "original1")):
+            tensors[f"conv.{older}"] = tensors.pop(f"conv.parametrizations.weight.{newer}")
+
+    old = on_meta()
+    change(folder, T3_FILE, rename).fill(old)
+    torch.testing.assert_close(old.state_dict()["conv.weight"], new.state_dict()["conv.weight"], rtol=0, atol=0)
+
+
+def test_everything_wrong_is_named_at_once(folder: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors["linear.bias"], tensors["norm.running_var"]
+        tensors["linear.extra"] = torch.zeros(1)
+        tensors["conv.bias"] = torch.zeros(7)
+
+    with pytest.raises(CheckpointMismatch) as caught:
+        change(folder, T3_FILE, spoil).fill(on_meta())
+    message = str(caught.value)
+    assert str(folder / T3_FILE) in message
+    assert "2 missing: linear.bias, norm.running_var;" in message
+    assert "1 unexpected: linear.extra;" in message
+    assert "1 of another shape: conv.bias (file [7], needed [4])" in message
+    assert "config.json" in message
+
+
+def test_a_long_list_is_cut_after_its_count(folder: Path) -> None:
+    extra = {f"extra.{index}": torch.zeros(1) for index in range(40)}
+    with pytest.raises(CheckpointMismatch, match=r"40 unexpected: extra\.0, .*, \.\.\.") as caught:
+        change(folder, T3_FILE, lambda tensors: tensors.update(extra)).fill(on_meta())
+    assert len(str(caught.value)) < 800
+
+
+def test_a_stranger_beside_the_networks_is_found_whichever_is_filled(folder: Path) -> None:
+    checkpoint = change(folder, S3GEN_FILE, lambda tensors: tensors.update({"optimizer.step": torch.zeros(1)}))
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: optimizer\.step"):
+        checkpoint.fill(on_meta(), S3GEN_FILE, "flow.")
+
+
+def test_each_network_answers_for_its_own_prefix(folder: Path) -> None:
+    checkpoint = change(folder, S3GEN_FILE, lambda tensors: tensors.update({"flow.extra": torch.zeros(1)}))
+    checkpoint.fill(on_meta(lambda: Part(5)), S3GEN_FILE, "mel2wav.")
+    with pytest.raises(CheckpointMismatch, match=r"1 unexpected: flow\.extra"):
+        checkpoint.fill(on_meta(), S3GEN_FILE, "flow.")
+
+
+class FrontEnd(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.zeros(3))
+        self.linear = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_constants_stand_in_for_what_a_file_may_lack(folder: Path, in_file: bool) -> None:
+    tensors = {"tokenizer.linear.weight": torch.ones(2, 2), "tokenizer.linear.bias": torch.ones(2)}
+    if in_file:
+        tensors["tokenizer.window"] = torch.full((3,), 5.0)
+    checkpoint = change(folder, S3GEN_FILE, lambda held: held.update(tensors))
+    part = on_meta(FrontEnd)
+    checkpoint.fill(part, S3GEN_FILE, "tokenizer.", constants={"window": torch.full((3,), 4.0, dtype=torch.float64)})
+    window = part.state_dict()["window"]
+    assert window.tolist() == [5.0 if in_file else 4.0] * 3
+    assert window.dtype == torch.float32
+
+
+def test_constants_do_not_stand_in_for_weights(folder: Path) -> None:
+    checkpoint = change(folder, S3GEN_FILE, lambda held: held.update({"tokenizer.linear.bias": torch.ones(2)}))
+    with pytest.raises(CheckpointMismatch, match=r"1 missing: tokenizer\.linear\.weight"):
+        checkpoint.fill(
+            on_meta(FrontEnd),
+            S3GEN_FILE,
+            "tokenizer.",
+            constants={"window": torch.zeros(3), "linear.weight": torch.zeros(2, 2)},
+        )
+
+
+def test_a_network_that_needs_what_the_file_lacks_is_refused_without_constants(folder: Path) -> None:
+    tensors = {"tokenizer.linear.weight": torch.ones(2, 2), "tokenizer.linear.bias": torch.ones(2)}
+    with pytest.raises(CheckpointMismatch, match=r"1 missing: tokenizer\.window"):
+        change(folder, S3GEN_FILE, lambda held: held.update(tensors)).fill(on_meta(FrontEnd), S3GEN_FILE, "tokenizer.")
+
+
+def test_what_may_be_lacking_may_also_be_there_unused(folder: Path) -> None:
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({name: torch.zeros(2) for name in OPTIONAL[S3GEN_FILE]})
+        tensors.update({"tokenizer.weight": torch.ones(2, 2), "tokenizer.bias": torch.ones(2)})
+
+    change(folder, S3GEN_FILE, add).fill(on_meta(lambda: nn.Linear(2, 2)), S3GEN_FILE, "tokenizer.")
+
+
+@pytest.mark.parametrize("kind", ["I32", "F8_E4M3"])
+def test_a_quantised_file_is_refused(folder: Path, kind: str) -> None:
+    path = folder / T3_FILE
+    path.write_bytes(with_header(path.read_bytes(), lambda entries: entries["conv.bias"].update(dtype=kind)))
+    with pytest.raises(CheckpointMismatch, match=rf"conv\.bias of .* is stored as {kind}\. .*bfloat16"):
+        Checkpoint.open(folder).fill(on_meta())
+
+
+def test_an_unknown_dtype(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'int4'; choose one of float32, float16, bfloat16"):
+        Checkpoint.open(folder).fill(on_meta(), dtype="int4")
+
+
+def test_a_network_may_not_keep_a_buffer_on_the_meta_device(folder: Path) -> None:
+    class Table(Part):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.zeros(2), persistent=False)
+
+    with pytest.raises(AssertionError, match="table"):
+        Checkpoint.open(folder).fill(on_meta(Table))
+
+
+# Memory
+
+
+def status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(1024, 1024, bias=False) for _ in range(16))
+
+
+@LINUX
+def test_weights_of_the_files_dtype_stay_mapped(tmp_path: Path) -> None:
+    save_file({name: torch.ones(value.shape) for name, value in Wide().state_dict().items()}, tmp_path / T3_FILE)
+    wide, before = on_meta(Wide), status("RssAnon")
+    WeightFile(tmp_path / T3_FILE).fill(wide, dtype=torch.float32)
+    assert sum(float(value.sum()) for value in wide.parameters()) == 16 * 1024 * 1024
+    assert status("RssAnon") - before < 8 * 2**20
+
+
+@LINUX
+def test_weights_of_another_dtype_are_converted_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({name: torch.ones(value.shape) for name, value in Wide().state_dict().items()}, tmp_path / T3_FILE)
+    held: list[int] = []
+
+    class Watched:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.file = safe_open(*args, **kwargs)
+
+        def __enter__(self) -> Watched:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            self.file.__exit__(*args)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            held.append(status("RssAnon"))
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr("safetensors.safe_open", Watched)
+    wide, before = on_meta(Wide), status("RssAnon")
+    WeightFile(tmp_path / T3_FILE).fill(wide, dtype=torch.bfloat16)
+    converted = 16 * 1024 * 1024 * 2
+    assert len(held) == 16
+    assert max(held) - before < converted
+    assert converted / 2 < status("RssAnon") - before < 1.25 * converted
+
+
+def test_importing_takes_no_tensor_library() -> None:
+    code = "import sys, cf_agents.checkpoint; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
