@@ -1,0 +1,200 @@
+"""Speech tokens to mel: the flow, whole utterances at once or in pieces as tokens arrive.
+
+Knows nothing of waveforms, text or sessions. A state is plain data that its owner drops when it is done with it.
+
+Letters: N rows, P prompt tokens, T tokens, A look-ahead, 80 mel bins; 25 tokens/s, two mel frames per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from cf_agents.config import CODEC_VOCAB, FRAMES_PER_TOKEN, FlowConfig
+from cf_agents.models import flow_stream
+from cf_agents.models.flow_cache import TAIL, FlowCache, FlowPass, Reach, reach
+from cf_agents.models.flow_encoder import FlowEncoder
+from cf_agents.models.flow_estimator import Estimator, MeanFlow
+from cf_agents.models.flow_stream import Context, FlowPrompt, FlowState, FlowVoice
+from cf_agents.models.noise import PROMPT_STREAM, NoiseSource, SeededNoise
+
+__all__ = ["Flow", "FlowPrompt", "FlowState", "FlowVoice"]
+
+ABSENT = -1
+"""Stands in token tensors for places past a row's end."""
+
+
+class Flow(nn.Module):
+    """Tensors are named as in `s3gen.safetensors` under "flow."."""
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input_embedding = nn.Embedding(CODEC_VOCAB, config.encoder_dim)
+        self.spk_embed_affine_layer = nn.Linear(config.speaker_dim, config.mel_bins)
+        self.encoder = FlowEncoder(
+            config.encoder_dim,
+            config.encoder_heads,
+            config.encoder_ffn,
+            config.encoder_blocks,
+            config.up_encoder_blocks,
+            config.lookahead_tokens,
+        )
+        self.encoder_proj = nn.Linear(config.encoder_dim, config.mel_bins)
+        estimator = Estimator(
+            config.mel_bins,
+            config.channels,
+            config.estimator_heads,
+            config.estimator_head_dim,
+            config.blocks_per_stage,
+            config.mid_stages,
+        )
+        self.decoder = MeanFlow(estimator, config.steps)
+
+    @torch.inference_mode()
+    def offline(self, tokens: Tensor, prompt: FlowPrompt, noise: Tensor) -> Tensor:
+        """Mel float32 [1, 80, 2T] of tokens int64 [1, T], all at once with full attention. noise: [1, 80, 2 (P + T)]."""
+        total = prompt.tokens.shape[0] + tokens.shape[1]
+        return self._whole(tokens, prompt, noise, reach(0, total, tokens.device))
+
+    @torch.inference_mode()
+    def offline_chunked(self, tokens: Tensor, prompt: FlowPrompt, noise: Tensor) -> Tensor:
+        """The same with the attention of `chunk` mode: what streaming in that mode equals."""
+        lengths = prompt.tokens.shape[0], tokens.shape[1]
+        return self._whole(tokens, prompt, noise, flow_stream.chunk_reach(self.config, *lengths, tokens.device))
+
+    @torch.inference_mode()
+    def prepare(self, prompt: FlowPrompt, noise: NoiseSource | None = None) -> FlowVoice:
+        """What depends on the voice alone, computed once: immutable, shared by every state of that voice.
+
+        noise: 80 channels, frame 0 being the prompt's first; None is the seeded noise that all voices share.
+        """
+        device = prompt.tokens.device
+        noise = noise or SeededNoise(0, self.config.mel_bins, PROMPT_STREAM, device)
+        length = prompt.tokens.shape[0]
+        whole = Context(prompt.tokens, prompt.mel, noise.frames(0, FRAMES_PER_TOKEN * length).T)
+        if self.config.mode == "continue":
+            first = max(0, length - self.config.prompt_tokens) if self.config.prompt_tokens else 0
+            whole = whole.cut(first, length)
+        cached = max(0, whole.length - self.config.lookahead_tokens)
+        tail = whole.cut(cached, whole.length)
+        voice = FlowVoice(self._speaker(prompt.speaker[None])[0], self._empty_cache(), tail)
+        chunks = flow_stream.prompt_chunks(self.config, cached) if self.config.mode == "chunk" else [cached] * (cached > 0)
+        done = 0
+        for size in chunks:
+            state = FlowState(voice, noise, voice.cache, whole.cut(done, done + size), whole.tokens[done + size :])
+            _, memory = self._pass([state], [0])
+            voice = FlowVoice(voice.speaker, memory.caches()[0], tail)
+            done += size
+        return voice
+
+    def open(self, voice: FlowVoice, noise: NoiseSource) -> FlowState:
+        """Start an utterance; costs nothing. noise: 80 channels, frame 0 being the first generated one."""
+        return FlowState(voice, noise, voice.cache, voice.tail, voice.tail.tokens[:0])
+
+    @torch.inference_mode()
+    def step(self, states: Sequence[FlowState], tokens: Sequence[Tensor], last: Sequence[bool]) -> list[Tensor]:
+        """Take new tokens int64 [n_i] of each state, n_i may be 0; return its new mel frames float32 [80, m_i], m_i may be 0.
+
+        States may be at any position; each gets what it would get alone. `last[i]` says that no tokens follow: what was held
+        back for look-ahead comes out too, and the state must not be stepped again.
+        """
+        for state, new, end in zip(states, tokens, last, strict=True):
+            assert not state.finished, "a flow state was stepped after its last tokens"
+            state.waiting = torch.cat([state.waiting, new])
+            state.finished = end
+        pieces: list[list[Tensor]] = [[] for _ in states]
+        while True:
+            sizes = [flow_stream.ready_tokens(self.config, state, state.finished) for state in states]
+            rows = [row for row, size in enumerate(sizes) if size]
+            if not rows:
+                break
+            mels, memory = self._pass([states[row] for row in rows], [sizes[row] for row in rows])
+            caches = memory.caches() if self.config.mode == "chunk" else [states[row].cache for row in rows]
+            for row, mel, cache in zip(rows, mels, caches, strict=True):
+                pieces[row].append(self._advance(states[row], sizes[row], mel, cache))
+        empty = torch.zeros(self.config.mel_bins, 0, device=self.encoder_proj.weight.device)
+        return [torch.cat(own, 1) if own else empty for own in pieces]
+
+    def encode(self, tokens: Tensor, who: Reach, memory: FlowPass | None = None) -> Tensor:
+        """Mean of the mel [N, 2T, 80] of tokens int64 [N, T + A], the last A only seen ahead; `ABSENT` past a row's end."""
+        known = tokens >= 0
+        x = self.input_embedding(tokens.clamp(min=0))
+        return self.encoder_proj(self.encoder(x, known, who, who.doubled(), memory))
+
+    def _whole(self, tokens: Tensor, prompt: FlowPrompt, noise: Tensor, who: Reach) -> Tensor:
+        known = FRAMES_PER_TOKEN * prompt.tokens.shape[0]
+        every = torch.cat([prompt.tokens[None], tokens], 1)
+        mean = self.encode(F.pad(every, (0, self.config.lookahead_tokens), value=ABSENT), who)
+        condition = F.pad(prompt.mel, (0, 0, 0, mean.shape[1] - known))[None]
+        mask = who.doubled().mask
+        mel = self.decoder(mean, self._speaker(prompt.speaker[None]), condition, noise.transpose(1, 2), mask, None)
+        return mel[:, known:].transpose(1, 2)
+
+    def _pass(self, states: Sequence[FlowState], new: Sequence[int]) -> tuple[Tensor, FlowPass]:
+        """Mel [N, 2 max(context + new), 80] of every state's context and next tokens, and what the pass remembers."""
+        contexts = [state.context for state in states]
+        lengths = [context.length + size for context, size in zip(contexts, new, strict=True)]
+        ahead = self.config.lookahead_tokens
+        tokens, noise, condition = [], [], []
+        for state, context, size in zip(states, contexts, new, strict=True):
+            row = torch.cat([context.tokens, state.waiting[: size + ahead]])
+            tokens.append(F.pad(row, (0, context.length + size + ahead - row.shape[0]), value=ABSENT))
+            begin = FRAMES_PER_TOKEN * state.emitted
+            own = state.noise.frames(begin, begin + FRAMES_PER_TOKEN * size) if size else context.noise.T[:, :0]
+            noise.append(torch.cat([context.noise, own.T]))
+            condition.append(F.pad(context.mel, (0, 0, 0, FRAMES_PER_TOKEN * size)))
+        memory = FlowPass([state.cache for state in states], lengths)
+        mean = self.encode(pad_sequence(tokens, True, ABSENT), memory.reach, memory)
+        mel = self.decoder(
+            mean,
+            torch.stack([state.voice.speaker for state in states]),
+            pad_sequence(condition, True),
+            pad_sequence(noise, True),
+            memory.reach.doubled().mask,
+            memory,
+        )
+        return mel, memory
+
+    def _advance(self, state: FlowState, size: int, mel: Tensor, cache: FlowCache) -> Tensor:
+        """Take `size` tokens and their mel [.., 80] off a state; return the new frames [80, 2 size]."""
+        known = FRAMES_PER_TOKEN * state.context.length
+        fresh = mel[known : known + FRAMES_PER_TOKEN * size].clone()
+        if self.config.mode == "chunk":
+            state.context = state.context.cut(0, 0)
+            if self.config.window_tokens:
+                prompt = state.voice.cache.length
+                cache = cache.without(prompt, cache.length - self.config.window_tokens)
+            state.cache = cache
+        else:
+            begin = FRAMES_PER_TOKEN * state.emitted
+            noise = state.noise.frames(begin, begin + FRAMES_PER_TOKEN * size).T
+            tail = state.voice.tail
+            history = state.context.cut(tail.length, state.context.length).joined(Context(state.waiting[:size], fresh, noise))
+            kept = history.cut(max(0, history.length - self.config.history_tokens), history.length)
+            state.context = tail.joined(kept)
+        state.waiting = state.waiting[size:]
+        state.emitted += size
+        return fresh.T
+
+    def _speaker(self, speaker: Tensor) -> Tensor:
+        weight = self.spk_embed_affine_layer.weight
+        return self.spk_embed_affine_layer(F.normalize(speaker.to(weight.dtype), dim=1))
+
+    def _empty_cache(self) -> FlowCache:
+        config, like = self.config, self.encoder_proj.weight
+        width = config.encoder_dim // config.encoder_heads
+        layers = config.blocks_per_stage * (config.mid_stages + 2)
+        heads = (config.estimator_heads, 0, config.estimator_head_dim)
+        return FlowCache(
+            0,
+            like.new_zeros(config.encoder_blocks, 2, config.encoder_heads, 0, width),
+            like.new_zeros(config.up_encoder_blocks, 2, config.encoder_heads, 0, width),
+            like.new_zeros(config.steps, layers, 2, *heads),
+            like.new_zeros(TAIL, 2 * config.encoder_dim),
+            like.new_zeros(config.steps, TAIL, self.decoder.estimator.tail_channels),
+        )

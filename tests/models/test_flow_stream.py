@@ -1,0 +1,131 @@
+"""Streaming in general: rows beside rows, voices prepared once, bounded cost, states that vanish when dropped."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cf_agents.models.flow import Flow, FlowState
+from cf_agents.models.noise import SeededNoise
+from tests.models.flow_cases import Case, blocks, case, stream, tiny_flow
+
+MODES = [{"mode": "chunk"}, {"mode": "chunk", "window_tokens": 16}, {"mode": "continue"}]
+EXACT = 1e-5
+
+
+@pytest.fixture(params=MODES, ids=["chunk", "window", "continue"])
+def flow(request: pytest.FixtureRequest) -> Flow:
+    return tiny_flow(**request.param)
+
+
+def test_a_row_in_any_batch_equals_the_row_alone(flow: Flow) -> None:
+    utterances = [case(23, 37, 1), case(0, 80, 2), case(50, 64, 3), case(2, 3, 4), case(20, 19, 5)]
+    starts = [0, 0, 1, 2, 1]
+    alone = [torch.cat(stream(flow, utterance, blocks(utterance.tokens.shape[0])), 1) for utterance in utterances]
+    waiting = [list(utterance.tokens.split(16)) for utterance in utterances]
+    states: dict[int, FlowState] = {}
+    pieces: list[list[torch.Tensor]] = [[] for _ in utterances]
+    tick = 0
+    while any(waiting):
+        for row, start in enumerate(starts):
+            if start == tick:
+                states[row] = utterances[row].open(flow)
+        rows = [row for row in states if waiting[row]]
+        tokens = [waiting[row].pop(0) for row in rows]
+        mels = flow.step([states[row] for row in rows], tokens, [not waiting[row] for row in rows])
+        for row, mel in zip(rows, mels, strict=True):
+            pieces[row].append(mel)
+        tick += 1
+    for own, wanted in zip(pieces, alone, strict=True):
+        assert (torch.cat(own, 1) - wanted).abs().max() <= EXACT
+
+
+def test_every_token_becomes_two_frames_once(flow: Flow) -> None:
+    for sizes in ([16, 16, 5], [16, 16, 0], [1], [2, 1], [3, 0], [40]):
+        utterance = case(10, sum(sizes))
+        assert sum(piece.shape[1] for piece in stream(flow, utterance, sizes)) == 2 * sum(sizes)
+
+
+def test_no_tokens_at_all_is_no_mel(flow: Flow) -> None:
+    (mel,) = stream(flow, case(10, 0), [0])
+    assert mel.shape == (80, 0)
+
+
+def test_the_first_piece_leaves_with_the_first_block(flow: Flow) -> None:
+    state = case(10, 16).open(flow)
+    (mel,) = flow.step([state], [case(10, 16).tokens], [False])
+    assert mel.shape == (80, 26)
+
+
+def test_a_prepared_voice_is_shared_and_never_changes(flow: Flow) -> None:
+    utterance = case(23, 50)
+    voice = flow.prepare(utterance.prompt)
+    before = [part.clone() for part in (voice.cache.estimator_memory, voice.cache.token_tail, *voice.tail.parts())]
+
+    def speak() -> torch.Tensor:
+        state = flow.open(voice, SeededNoise(3, 80))
+        return torch.cat([flow.step([state], [part], [i == 3])[0] for i, part in enumerate(utterance.tokens.split(16))], 1)
+
+    assert torch.equal(speak(), speak())
+    after = (voice.cache.estimator_memory, voice.cache.token_tail, *voice.tail.parts())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_opening_runs_no_network(flow: Flow) -> None:
+    voice = flow.prepare(case(23, 0).prompt)
+    with FlopCounterMode(display=False) as counter:
+        flow.open(voice, SeededNoise(3, 80))
+    assert counter.get_total_flops() == 0
+
+
+@pytest.mark.parametrize("changes", [{"mode": "chunk", "window_tokens": 32}, {"mode": "continue"}])
+def test_cost_per_block_is_bounded(changes: dict[str, object]) -> None:
+    flow = tiny_flow(**changes)
+    costs = block_costs(flow, case(40, 16 * 41))
+    assert costs[40] <= 1.1 * costs[4]
+
+
+def test_a_window_bounds_the_memory() -> None:
+    flow = tiny_flow(mode="chunk", window_tokens=32)
+    utterance = case(40, 16 * 12)
+    state = utterance.open(flow)
+    for part in utterance.tokens.split(16):
+        flow.step([state], [part], [False])
+        assert state.cache.length <= 37 + 32
+
+
+def test_dropping_a_state_frees_it(flow: Flow) -> None:
+    utterances = [case(23, 64, 1), case(5, 64, 2)]
+    states = [utterance.open(flow) for utterance in utterances]
+    for i in range(3):
+        flow.step(states, [utterance.tokens[16 * i : 16 * i + 16] for utterance in utterances], [False, False])
+    dropped = [weakref.ref(states[0]), weakref.ref(states[0].cache), weakref.ref(states[0].context.mel)]
+    shares = states[1].cache.estimator_memory.untyped_storage().nbytes()
+    assert shares == states[1].cache.estimator_memory.numel() * 4, "a row must not keep the others of its batch alive"
+    states[0].voice = states[1].voice
+    del states[0]
+    gc.collect()
+    assert all(reference() is None for reference in dropped)
+
+
+def test_stepping_a_finished_state_is_refused(flow: Flow) -> None:
+    utterance = case(10, 16)
+    state = utterance.open(flow)
+    flow.step([state], [utterance.tokens], [True])
+    with pytest.raises(AssertionError, match="after its last"):
+        flow.step([state], [utterance.tokens], [False])
+
+
+def block_costs(flow: Flow, utterance: Case) -> list[int]:
+    """Floating-point operations of each block of 16 tokens."""
+    state = utterance.open(flow)
+    costs = []
+    for part in utterance.tokens.split(16):
+        with FlopCounterMode(display=False) as counter:
+            flow.step([state], [part], [False])
+        costs.append(counter.get_total_flops())
+    return costs
