@@ -45,19 +45,19 @@ SECTIONS: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
 )
 """Every prefix a file's tensors may have. One network, or part of one, owns each."""
 
-OPTIONAL: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
+IGNORED: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
     {
         T3_FILE: types.MappingProxyType({}),
         S3GEN_FILE: types.MappingProxyType(
             {
-                "tokenizer._mel_filters": "a constant mel filter bank; converted and later releases leave it out",
+                "tokenizer._mel_filters": "a mel filter bank, a constant that is computed here; later releases leave it out",
                 "tokenizer.window": "a Hann window, likewise",
             }
         ),
         VOICE_ENCODER_FILE: types.MappingProxyType({}),
     }
 )
-"""Tensors a file may hold or lack, and why; every other one must be there, and nothing else may."""
+"""Tensors a file may hold that no network here reads, and why. Every other one must be there, and nothing else may."""
 
 
 class Checkpoint:
@@ -121,13 +121,11 @@ class Checkpoint:
         *,
         dtype: torch.dtype | str = "float32",
         device: torch.device | str = "cpu",
-        constants: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """Read the part of `file` under `prefix` into `module`, which is best built under `torch.device("meta")`.
 
         Floating tensors become `dtype`, whatever the file holds; integers keep theirs. Weights already on the CPU in that dtype
-        stay mapped from the file, which must not change while the module lives. `constants`, named as in the module, stand in
-        for what the file lacks of `OPTIONAL`.
+        stay mapped from the file, which must not change while the module lives.
 
         Raises `CheckpointMismatch` when what is under `prefix` is not exactly what the module needs, `CheckpointDamaged` when
         the file is not whole.
@@ -135,10 +133,8 @@ class Checkpoint:
         from cf_agents.models.layout import released_layout
 
         weights = self.file(file)
-        given = {prefix + name: value for name, value in (constants or {}).items() if prefix + name in OPTIONAL[file]}
-        layout = released_layout(module, prefix)
-        weights.verify(layout, prefix, set(OPTIONAL[file]) - (set(layout) - set(given)))
-        weights.fill(module, prefix, torch_dtype(dtype) if isinstance(dtype, str) else dtype, device, given)
+        weights.verify(released_layout(module, prefix), prefix, IGNORED[file])
+        weights.fill(module, prefix, torch_dtype(dtype) if isinstance(dtype, str) else dtype, device)
 
     def verify(self) -> None:
         """Check every tensor of every file against the configured networks, reading headers only.
@@ -149,7 +145,7 @@ class Checkpoint:
 
         self.tokenizer()
         for name, layout in released_layouts(self.config).items():
-            self.file(name).verify(layout, optional=OPTIONAL[name])
+            self.file(name).verify(layout, ignored=IGNORED[name])
 
 
 def _check_files(folder: Path, source: str | Path) -> None:

@@ -111,7 +111,7 @@ def write_checkpoint(
     folder: str | Path,
     config: ModelConfig = TINY,
     seed: int = 0,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16"] = "float16",
 ) -> Path:
     """Write a folder of drawn weights in the released layout, and return it.
 
@@ -119,7 +119,7 @@ def write_checkpoint(
     with it can tell. Tensors are written one at a time: a full-size folder takes the memory of its largest one. Existing files
     of these names are replaced, each as a whole. Raises `ConfigError` when the vocabulary is too small for a tokenizer.
     """
-    from cf_agents.checkpoint import CONFIG_FILE, OPTIONAL, TOKENIZER_FILE
+    from cf_agents.checkpoint import CONFIG_FILE, TOKENIZER_FILE
     from cf_agents.models.layout import released_layout
     from cf_agents.models.released import released_networks
 
@@ -130,8 +130,7 @@ def write_checkpoint(
         for prefix, module in modules.items():
             counters = {prefix + name for name, value in module.state_dict().items() if not value.is_floating_point()}
             for name, shape in released_layout(module, prefix).items():
-                if name not in OPTIONAL[file]:
-                    entries[name] = ("int64" if name in counters else dtype, shape)
+                entries[name] = ("int64" if name in counters else dtype, shape)
         with _Replacing(folder / file) as out:
             _write_safetensors(out, entries, seed)
     described = {**config.to_dict(), "trained": False}

@@ -47,14 +47,14 @@ class WeightFile:
         self.path = path
         self.tensors: Mapping[str, StoredTensor] = _read_header(path)
 
-    def verify(self, layout: Mapping[str, Sequence[int]], prefix: str = "", optional: Collection[str] = ()) -> None:
+    def verify(self, layout: Mapping[str, Sequence[int]], prefix: str = "", ignored: Collection[str] = ()) -> None:
         """Check that the tensors whose names start with `prefix` are those of `layout`, in name and shape.
 
-        `optional` names may be there or not. Raises `CheckpointMismatch` naming what is missing, unexpected or misshapen.
+        `ignored` names may be there or not. Raises `CheckpointMismatch` naming what is missing, unexpected or misshapen.
         """
         present = {name for name in self.tensors if name.startswith(prefix)}
-        missing = [name for name in layout if name not in present and name not in optional]
-        unexpected = sorted(present - set(layout) - set(optional))
+        missing = [name for name in layout if name not in present]
+        unexpected = sorted(present - set(layout) - set(ignored))
         shapes = [
             f"{name} (file {list(self.tensors[name].shape)}, needed {list(shape)})"
             for name, shape in layout.items()
@@ -77,18 +77,12 @@ class WeightFile:
             )
 
     def fill(
-        self,
-        module: nn.Module,
-        prefix: str = "",
-        dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
-        constants: Mapping[str, torch.Tensor] | None = None,
+        self, module: nn.Module, prefix: str = "", dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
     ) -> None:
         """Put this file's tensors into `module`, which may be on the meta device and should be, so that nothing is held twice.
 
-        Floating tensors become `dtype` (None keeps the file's); integers keep theirs. What the file lacks is taken from
-        `constants`, by the file's name. Call `verify` first: a name that is in neither is our mistake here. The file must stay
-        as it is for as long as the module lives.
+        Floating tensors become `dtype` (None keeps the file's); integers keep theirs. Call `verify` first: a name that is not
+        there is our mistake here. The file must stay as it is for as long as the module lives.
         """
         from safetensors import safe_open
 
@@ -96,17 +90,16 @@ class WeightFile:
 
         integers = {prefix + name: value.dtype for name, value in module.state_dict().items() if not value.is_floating_point()}
         for name in released_layout(module, prefix):
-            entry = self.tensors.get(name)
-            if entry is not None and name not in integers and entry.dtype not in _FLOATING:
+            stored = self.tensors[name].dtype
+            if name not in integers and stored not in _FLOATING:
                 raise CheckpointMismatch(
-                    f"{name} of {self.path} is stored as {entry.dtype}. Give the checkpoint in float32, float16 or bfloat16; "
+                    f"{name} of {self.path} is stored as {stored}. Give the checkpoint in float32, float16 or bfloat16; "
                     "quantised files are not read."
                 )
         with safe_open(self.path, framework="pt", device="cpu") as file:
 
             def read(name: str) -> torch.Tensor:
-                stored = self.tensors.get(name)
-                value = file.get_tensor(stored.stored_name) if stored else (constants or {})[name]
+                value = file.get_tensor(self.tensors[name].stored_name)
                 return value.to(device=device, dtype=integers.get(name, dtype))
 
             assign(module, read, prefix)
