@@ -75,10 +75,18 @@ def test_clipped_speech_is_refused_in_either_channel() -> None:
         Recording.read(np.stack([SPEECH, clipped], axis=1), RATE)
 
 
-def test_sparse_clipping_is_let_through() -> None:
+def with_runs(length: int, every: int) -> NDArray[np.float32]:
     wave = SPEECH.copy()
-    wave[1000:1003] = 1.0
-    Recording.read(wave, RATE)
+    for offset in range(length):
+        wave[offset::every] = 1.0
+    return wave
+
+
+def test_only_runs_at_full_scale_count_as_clipping() -> None:
+    Recording.read(with_runs(2, 100), RATE)
+    Recording.read(with_runs(3, 4000), RATE)
+    with pytest.raises(VoiceError, match=r"clipped: 0\.30% of its samples"):
+        Recording.read(with_runs(3, 1000), RATE)
 
 
 def padded(silence_s: float, level: float = 1e-4) -> NDArray[np.float32]:
