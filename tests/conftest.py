@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cf_agents.synthetic import write_checkpoint
+from cf_agents.builtin import write_tiny
 
 torch.set_num_threads(1)
 
@@ -20,5 +20,5 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder in the released layout with small random networks; shared, so do not write into it."""
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    """A checkpoint folder in the released layout with small random networks and a voice; shared, so do not write into it."""
+    return write_tiny(tmp_path_factory.mktemp("checkpoint") / "tiny")

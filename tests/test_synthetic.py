@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,9 @@ def test_draws_depend_on_name_and_seed() -> None:
 
 
 def test_the_tiny_folder_is_whole_small_and_says_what_it_is(tiny_folder: Path) -> None:
-    assert {path.name for path in tiny_folder.iterdir()} == {*REQUIRED_FILES, "config.json"}
-    assert sum(path.stat().st_size for path in tiny_folder.iterdir()) < 15e6
+    files = [path for path in tiny_folder.iterdir() if path.is_file()]
+    assert {path.name for path in files} == {*REQUIRED_FILES, "config.json"}
+    assert sum(path.stat().st_size for path in files) < 15e6
     checkpoint = Checkpoint.open(tiny_folder)
     assert checkpoint.config == TINY
     assert not checkpoint.config.trained
@@ -89,8 +91,7 @@ def test_every_network_of_the_tiny_folder_is_filled_with_the_draws(tiny_folder: 
 
 
 def test_verify_finds_what_is_wrong_in_any_file(tiny_folder: Path, tmp_path: Path) -> None:
-    for path in tiny_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
     data = (tmp_path / S3GEN_FILE).read_bytes()
     (tmp_path / S3GEN_FILE).write_bytes(
         data.replace(b'"speaker_encoder.head.conv1.weight"', b'"speaker_encoder.head.conv9.weight"')
