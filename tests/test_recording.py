@@ -21,9 +21,11 @@ def peak_to(peak: float, wave: NDArray[np.float32] = SPEECH) -> NDArray[np.float
     return (wave * (peak / np.abs(wave).max())).astype(np.float32)
 
 
-def test_sane_speech_is_passed_on_untouched() -> None:
-    found = Recording.read(SPEECH, RATE)
-    assert np.array_equal(found.samples, SPEECH)
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_sane_speech_is_passed_on_untouched(scale: float) -> None:
+    wave = SPEECH * np.float32(scale)
+    found = Recording.read(wave, RATE)
+    assert np.array_equal(found.samples, wave)
     assert (found.sample_rate, found.source, found.gain_db) == (RATE, "", 0.0)
     assert found.seconds == pytest.approx(4.13)
     assert not found.samples.flags.writeable
