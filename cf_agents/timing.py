@@ -10,33 +10,25 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cf_agents.audio import Word
+from cf_agents.text.spoken import Spoken
 
 LETTER_S = 0.045
 SYLLABLE_S = 0.08
 """An English word of 4.7 letters and 1.45 syllables then takes 0.33 s: 180 words a minute."""
+FIRST_IDEOGRAPH = "\u2e80"
+"""From here on a letter is at least a syllable."""
 CLAUSE_PAUSE_S = 0.15
 SENTENCE_PAUSE_S = 0.35
 RATE_LIMITS = (0.5, 2.0)
 
 _VOWELS = re.compile(r"[aeiouyàâäéèêëíìîïóòôöúùûü]+", re.IGNORECASE)
-# Scripts written without spaces: every character stands for a word.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WRITTEN = re.compile(rf"\s*(?:[{_UNSPACED}]|[^\s{_UNSPACED}]+)[^\w\s{_UNSPACED}]*\s*")
-_CLAUSE_END = re.compile(r"[,;:—–，、；：]\W*$")
-_SENTENCE_END = re.compile(r"[.?!…。？！]\W*$")
-
-
-@dataclass(frozen=True)
-class SpokenSpan:
-    """A word in spoken form and the characters [start, end) of the segment's text that it speaks for."""
-
-    spoken: str
-    start: int
-    end: int
+_WRITTEN = re.compile(r"\s*\S+\s*")
+_CLAUSE_END = re.compile(r"[,;:-]\W*$")
+_SENTENCE_END = re.compile(r"[.?!]\W*$")
 
 
 @dataclass(frozen=True)
@@ -54,27 +46,26 @@ class WrittenWord:
 def speaking_time_s(spoken: str) -> float:
     """Expected length of one word in spoken form, in seconds."""
     letters = sum(character.isalnum() for character in spoken)
+    ideographs = sum(character >= FIRST_IDEOGRAPH for character in spoken if character.isalnum())
     syllables = len(_VOWELS.findall(spoken)) or (1 if letters else 0)
-    return LETTER_S * letters + SYLLABLE_S * syllables
+    return LETTER_S * letters + SYLLABLE_S * (syllables + ideographs)
 
 
-def written_words(text: str, spans: Iterable[SpokenSpan]) -> list[WrittenWord]:
-    """Split `text` into its words; joined they spell it exactly.
+def written_words(spoken: Spoken) -> list[WrittenWord]:
+    """The words of a segment as white space separates them; joined they spell its source exactly.
 
-    The time of a spoken word is spread over the characters it stands for: "$5 million", spoken as three words, stays two.
+    What is spoken as one and written as several, such as "$5 million", is shared out by characters.
     """
-    density = [0.0] * len(text)
-    for span in spans:
-        places = [i for i in range(span.start, span.end) if not text[i].isspace()]
-        for place in places:
-            density[place] += speaking_time_s(span.spoken) / len(places)
     words: list[WrittenWord] = []
-    for match in _WRITTEN.finditer(text):
-        start, end = match.span()
-        written = match.group()
-        pause_s = SENTENCE_PAUSE_S if _SENTENCE_END.search(written) else CLAUSE_PAUSE_S if _CLAUSE_END.search(written) else 0.0
-        words.append(WrittenWord(written, start, end, sum(density[start:end]), pause_s))
-    assert "".join(word.text for word in words) == (text if words else "")
+    for word in spoken.words:
+        said = spoken.said(word)
+        pause_s = SENTENCE_PAUSE_S if _SENTENCE_END.search(said) else CLAUSE_PAUSE_S if _CLAUSE_END.search(said) else 0.0
+        parts = [(word.start + found.start(), word.start + found.end()) for found in _WRITTEN.finditer(spoken.written(word))]
+        letters = [len(spoken.source[start:end].strip()) for start, end in parts]
+        each_s = sum(speaking_time_s(part) for part in said.split()) / max(sum(letters), 1)
+        for (start, end), count in zip(parts, letters, strict=True):
+            pause = pause_s if end == word.end else 0.0
+            words.append(WrittenWord(spoken.source[start:end], start, end, each_s * count, pause))
     return words
 
 

@@ -1,0 +1,339 @@
+"""A speaking session on the event loop: text is written as it comes, audio is iterated, and it ends the moment it is cancelled.
+
+    write --> Segmenter --> normalise --> Session.submit ...scheduler... _receive --> chunks --> async for
+                 ^          (spoken form)                                   | (words are timed here)
+                 +---------- how far audio is ahead of the listener <-------+
+
+Runs on asyncio and trio. Knows nothing of tensors, and reaches whatever speaks through a `Link` only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import anyio
+import anyio.lowlevel
+
+from cf_agents.audio import AudioChunk, Word
+from cf_agents.config import TOKEN_RATE, DecodeParams
+from cf_agents.errors import CfAgentsError, StreamClosed
+from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
+from cf_agents.playback import Playback
+from cf_agents.resampler import PieceResampler
+from cf_agents.stats import Delivered, StreamStats, Written
+from cf_agents.text.normalise import normalise
+from cf_agents.text.segment import Segmenter
+from cf_agents.timing import SpeakingRate, WordClock, WrittenWord, written_words
+from cf_agents.voice import Voice
+
+SILENCE_S = 0.1
+"""What is heard of text with nothing to say, such as a lone emoji."""
+MOST_PIECES = 4
+"""Segments under way at once. More text waits as it was written: it is cut when the lead is known, and a write stays short."""
+RUNAWAY = (2.0, 2.0)
+"""A segment may take this many times its expected length and so many seconds more. The model now and then misses the end of a
+text, and would go on for its whole budget, 12 s and more, in near silence."""
+SLICE_CHARS = 32
+"""Text is judged in slices this long, so that the lead that a segment brings counts for what follows it in the same write."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the listener got: the written text up to the last word that had begun, those words, and seconds of audio."""
+
+    text: str
+    words: tuple[Word, ...]
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Piece:
+    """A segment whose audio is still to come."""
+
+    index: int
+    offset: int
+    words: list[WrittenWord]
+    expected_s: float
+    spoken: bool
+    clock: WordClock | None = None
+    resampler: PieceResampler | None = None
+    seconds: float = 0.0
+
+
+class Stream:
+    """Text in, audio out, in order. Made by `TTS.stream`, on the event loop it is used from.
+
+    Write and iterate from one task or from different ones of the same loop. Speech begins when there is enough text to say in
+    one breath; only `flush` and `end` force what is pending into speech, however long the writer pauses. With no `max_tokens`
+    in its knobs, a segment is bounded by `RUNAWAY`. Leaving the `async
+    with` block cancels. A stream that ended and was iterated to its end needs no closing; any other that is dropped unclosed
+    warns (`ResourceWarning`).
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        voice: Voice,
+        *,
+        params: DecodeParams,
+        seed: int,
+        lead_s: float,
+        sample_rate: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._released = True
+        self.sample_rate = sample_rate or link.sample_rate
+        self.seed = seed
+        self.stats = StreamStats()
+        self._link_rate = link.sample_rate
+        self._params = params
+        self._clock = clock
+        self._segmenter = Segmenter()
+        self._written: list[str] = []
+        self._unread: deque[str | None] = deque()
+        """Slices of text, and None where it is flushed."""
+        self._blank = ""
+        self._cut = 0
+        self._ended = False
+        self._pieces: deque[_Piece] = deque()
+        self._ready: deque[AudioChunk] = deque()
+        self._rate = SpeakingRate()
+        self._made_s = 0.0
+        self._playback = Playback()
+        self._taken: list[Word] = []
+        self._error: CfAgentsError | None = None
+        self._heard: Heard | None = None
+        self._closed = False
+        self._gone = False
+        self._changed: anyio.Event | None = None
+        # The link must not keep a forgotten stream alive.
+        receive = weakref.WeakMethod(self._receive)
+
+        def forward(event: Event) -> None:
+            method = receive()
+            if method is not None:
+                method(event)
+
+        self._session = link.open(voice, lead_s, forward)
+        self._released = False
+
+    def __del__(self) -> None:
+        if not self._released:
+            warnings.warn(
+                "A Stream was never closed: use `async with`, or call aclose().", ResourceWarning, stacklevel=2, source=self
+            )
+            self._session.close()
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def write(self, text: str) -> None:
+        """Say this next. Never blocks; pieces may be of any size, as a language model makes them.
+
+        Raises `StreamClosed` after `end`, after `cancel` or `aclose`, and when the stream has failed.
+        """
+        self._check_writable()
+        if text:
+            self._written.append(text)
+            self._unread += (text[at : at + SLICE_CHARS] for at in range(0, len(text), SLICE_CHARS))
+            self.stats.written.append(Written(self._clock(), len(text)))
+            self._pump()
+
+    def flush(self) -> None:
+        """Force what is pending into speech. Raises as `write` does."""
+        self._check_writable()
+        self._unread.append(None)
+        self._pump()
+
+    def end(self) -> None:
+        """No more text comes: the iteration ends after its last chunk. Ending twice is fine; raises as `write` does else."""
+        if not self._ended:
+            self.flush()
+            self._ended = True
+            self._pump()
+
+    def __aiter__(self) -> Stream:
+        if self._closed:
+            raise StreamClosed("This stream is closed: open another one with TTS.stream.")
+        return self
+
+    async def __anext__(self) -> AudioChunk:
+        """The next chunk. Ends after `end` when all has been said, and at once after `cancel`.
+
+        Raises what ended the stream, typed: see `errors`.
+        """
+        await anyio.lowlevel.checkpoint()
+        while not self._ready:
+            if self._heard is not None:
+                raise StopAsyncIteration
+            if self._error is not None:
+                raise self._error
+            if self._released:
+                raise StopAsyncIteration
+            await self._next_change()
+        chunk = self._ready.popleft()
+        self._playback.add(chunk.duration_s, self._clock())
+        self._taken += chunk.words
+        return chunk
+
+    def report_position(self, seconds: float) -> None:
+        """Say how far playback is in this stream's audio. Untold, it begins with the first chunk and keeps real time."""
+        self._playback.report(seconds, self._clock())
+        self._session.report_position(seconds)
+
+    def cancel_nowait(self, at_s: float | None = None) -> Heard:
+        """Stop: nothing is delivered after this, and the decoder's rows are freed before the next denoising step.
+
+        at_s: seconds of this stream's audio that were played, where the caller knows; else the position reported, or the wall
+        clock since the first chunk was taken. Never more than the chunks that were taken. Cancelling twice gives the same
+        answer.
+        """
+        if self._heard is None:
+            position_s = self._playback.position_s(self._clock()) if at_s is None else at_s
+            seconds = min(max(position_s, 0.0), self._playback.made_s)
+            words = tuple(word for word in self._taken if word.start_s < seconds)
+            self._heard = Heard("".join(self._written)[: words[-1].end] if words else "", words, seconds)
+            self._ready.clear()
+            self._pieces.clear()
+            self._unread.clear()
+            self._release()
+        return self._heard
+
+    async def cancel(self, at_s: float | None = None) -> Heard:
+        """`cancel_nowait`, and a chance for other tasks to run."""
+        heard = self.cancel_nowait(at_s)
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        return heard
+
+    async def aclose(self) -> None:
+        """Cancel, and wait until the far side holds nothing of this stream any more. Closing twice is fine."""
+        self._closed = True
+        self.cancel_nowait()
+        while not self._gone:
+            await self._next_change()
+
+    def _check_writable(self) -> None:
+        if self._heard is not None:
+            raise StreamClosed("This stream was cancelled or closed: open another one with TTS.stream.")
+        if self._error is not None:
+            raise StreamClosed(f"This stream failed ({self._error}): open another one with TTS.stream.") from self._error
+        if self._ended:
+            raise StreamClosed("Text came after end(): open another stream with TTS.stream, or call end() later.")
+
+    def _pump(self) -> None:
+        """Do all that can be done without waiting for an event."""
+        while True:
+            if self._pieces and not self._pieces[0].spoken:
+                self._deliver(self._pieces[0], b"", last=True)
+            elif self._unread and len(self._pieces) < MOST_PIECES:
+                self._cut_next()
+            else:
+                break
+        if self._ended and not self._pieces:
+            self._release()
+        self._wake()
+
+    def _cut_next(self) -> None:
+        text = self._unread.popleft()
+        for segment in self._segmenter.flush() if text is None else self._segmenter.push(text, self._lead_s()):
+            self._speak(segment)
+
+    def _lead_s(self) -> float:
+        """Seconds of speech ahead of the listener: made and not heard, and on the way."""
+        coming_s = sum(max(0.0, piece.expected_s * self._rate.factor - piece.seconds) for piece in self._pieces)
+        return self._made_s - self._playback.position_s(self._clock()) + coming_s
+
+    def _speak(self, segment: str) -> None:
+        # White space on its own makes no segment; it goes with the word after it.
+        text, self._blank = self._blank + segment, ""
+        if not text.strip():
+            self._blank = text
+            return
+        spoken = normalise(text)
+        words = written_words(spoken)
+        says = any(character.isalnum() for character in spoken.text)
+        expected_s = sum(word.length_s + word.pause_s for word in words)
+        piece = _Piece(self.stats.segments, self._cut, words, expected_s, says)
+        self._cut += len(text)
+        self.stats.segments += 1
+        self._pieces.append(piece)
+        if says:
+            seed = _segment_seed(self.seed, piece.index)
+            self._session.submit(Segment(piece.index, spoken.text, _bounded(self._params, expected_s), seed))
+
+    def _release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._session.close()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _next_change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _receive(self, event: Event) -> None:
+        match event:
+            case Closed():
+                self._gone = True
+                self._wake()
+            case Failed(error) if not self._released:
+                self._error = error
+                self._release()
+            case Audio() if not self._released:
+                assert event.segment == self._pieces[0].index
+                self.stats.blocks.append(event.block)
+                self._deliver(self._pieces[0], event.pcm, event.last)
+                if not self._unread:
+                    # The lead has changed: what was held because there was time may be wanted now.
+                    self._unread.append("")
+                self._pump()
+
+    def _deliver(self, piece: _Piece, pcm: bytes, last: bool) -> None:
+        if self.sample_rate != self._link_rate:
+            if piece.resampler is None:
+                piece.resampler = PieceResampler(self._link_rate, self.sample_rate)
+            pcm = piece.resampler.feed(pcm, last)
+        if last and not pcm and not piece.seconds:
+            pcm = bytes(2 * round(SILENCE_S * self.sample_rate))
+        if pcm or last:
+            if piece.clock is None:
+                piece.clock = WordClock(piece.words, piece.offset, self._made_s, self._rate)
+            seconds = len(pcm) / (2 * self.sample_rate)
+            words = piece.clock.advance(seconds, last)
+            self._ready.append(AudioChunk(pcm, self.sample_rate, piece.index, words, self._made_s, last))
+            self.stats.delivered.append(Delivered(self._clock(), seconds))
+            piece.seconds += seconds
+            self._made_s += seconds
+        if last:
+            self._pieces.popleft()
+
+
+def _bounded(params: DecodeParams, expected_s: float) -> DecodeParams:
+    if params.max_tokens is not None:
+        return params
+    times, more_s = RUNAWAY
+    return replace(params, max_tokens=math.ceil(TOKEN_RATE * (times * expected_s + more_s)))
+
+
+def _segment_seed(seed: int, index: int) -> int:
+    """Segments of a stream do not repeat each other's random numbers; 63 bits."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,314 @@
+"""The door: a model is loaded here, and streams come out of it. Importing this file imports no tensor library."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from cf_agents.audio import AudioChunk
+from cf_agents.backends import Backend, Choice, Dtype, check_names
+from cf_agents.config import DecodeParams, ModelConfig
+from cf_agents.errors import ConfigError, StreamClosed, VoiceError
+from cf_agents.links.base import Closed, Event, Failed, Link, Segment
+from cf_agents.stream import Stream
+from cf_agents.voice import Voice
+
+if TYPE_CHECKING:
+    from cf_agents.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "tiny"
+DEFAULT_VOICE = "default"
+DEFAULT_LEAD_S = 2.0
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `TTS.load` was asked for; nothing of it is done before the block is entered."""
+
+    model: str | Path
+    backend: Backend
+    dtype: Dtype
+    device: str
+    max_streams: int
+    voices: Mapping[str, Voice | str | Path]
+    revision: str | None
+    local_files_only: bool
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A loaded model."""
+
+    checkpoint: Checkpoint
+    choice: Choice
+    voices: dict[str, Voice]
+    link: Link
+
+
+class TTS:
+    """A loaded model that any number of streams share: one engine, one scheduler, one thread on the device.
+
+        async with TTS.load() as tts, tts.stream() as stream:
+            stream.write("Hello.")
+            stream.end()
+            async for chunk in stream: ...
+
+    Leaving the block ends every stream and joins the thread.
+    """
+
+    def __init__(self, request: _Request, params: DecodeParams, lead_s: float) -> None:
+        self.params = params
+        self.lead_s = lead_s
+        self._request = request
+        self._open: _Open | None = None
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        backend: Backend = "auto",
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        max_streams: int = 8,
+        voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
+        params: DecodeParams | str = "released",
+        lead_s: float = DEFAULT_LEAD_S,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> TTS:
+        """Say which model; `async with` reads it, in a worker thread, and then says a word in silence to warm it up.
+
+        model: "tiny" (random weights, built into the cache, speaks noise), a checkpoint folder, or a hub id such as
+        "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
+        max_streams: utterances spoken at once; more wait. voices: by name, beside those of the checkpoint. params: the default
+        decoding knobs, or the name of a preset. lead_s: how far synthesis may run ahead of playback. progress: told in words
+        what is being done, from the worker thread.
+
+        Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
+        yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
+        """
+        check_names(backend, dtype)
+        if max_streams < 1:
+            raise ConfigError(f"max_streams is {max_streams}; give at least 1.")
+        request = _Request(
+            model, backend, dtype, device, max_streams, dict(voices), revision, local_files_only, progress or _silently
+        )
+        return cls(request, _params(params), _checked_lead(lead_s))
+
+    async def __aenter__(self) -> TTS:
+        """Load. Raises `StreamClosed` when it was loaded before."""
+        if self._open is not None or self._closed:
+            raise StreamClosed("A TTS is entered once; call TTS.load again for another one.")
+        self._open = await anyio.to_thread.run_sync(_load, self._request)
+        try:
+            await self._warm_up()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._open is not None and not self._closed:
+            warnings.warn(
+                "A TTS was never closed: use `async with`, or call aclose().", ResourceWarning, stacklevel=2, source=self
+            )
+
+    async def aclose(self) -> None:
+        """End every stream, free the device and join the scheduler's thread. Closing twice is fine."""
+        self._closed = True
+        if self._open is not None:
+            await self._open.link.aclose()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of a stream that asks for no other rate."""
+        return self._loaded.link.sample_rate
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes of the loaded model; `config.trained` is False for one that speaks noise."""
+        return self._loaded.checkpoint.config
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lies."""
+        return self._loaded.checkpoint.folder
+
+    @property
+    def choice(self) -> Choice:
+        """The back-end, device and dtype that run, and why."""
+        return self._loaded.choice
+
+    @property
+    def voices(self) -> Mapping[str, Voice]:
+        """The voices that can be asked for by name."""
+        return types.MappingProxyType(self._loaded.voices)
+
+    def stream(
+        self,
+        voice: Voice | str | Path = DEFAULT_VOICE,
+        *,
+        params: DecodeParams | str | None = None,
+        seed: int | None = None,
+        lead_s: float | None = None,
+        sample_rate: int | None = None,
+    ) -> Stream:
+        """A new speaking session. Called on the event loop that will use it; returns at once.
+
+        voice: a name of `voices`, a voice file, or a `Voice`. A file is read here; name it in `load` where a millisecond
+        matters. params: the knobs, or the name of a preset, else those of `load`. seed: the same seed and text give the same
+        speech, whatever else is spoken at the time; None draws one, which `Stream.seed` tells. lead_s: seconds of audio made
+        ahead of playback at most. sample_rate: Hz to resample to; None keeps the model's.
+
+        Raises `VoiceError` for a voice that is not there or does not fit the model, `ConfigError` for a preset or lead that
+        means nothing, `StreamClosed` outside the `async with` block.
+        """
+        loaded = self._loaded
+        return Stream(
+            loaded.link,
+            self._find_voice(voice),
+            params=self.params if params is None else _params(params),
+            seed=secrets.randbits(63) if seed is None else seed,
+            lead_s=self.lead_s if lead_s is None else _checked_lead(lead_s),
+            sample_rate=sample_rate,
+        )
+
+    async def say(
+        self,
+        text: str,
+        voice: Voice | str | Path = DEFAULT_VOICE,
+        *,
+        params: DecodeParams | str | None = None,
+        seed: int | None = None,
+        sample_rate: int | None = None,
+    ) -> AudioChunk:
+        """The whole of a text as one chunk, as fast as the machine makes it. Raises as `stream` and its iteration do."""
+        async with self.stream(voice, params=params, seed=seed, lead_s=math.inf, sample_rate=sample_rate) as stream:
+            stream.write(text)
+            stream.end()
+            chunks = [chunk async for chunk in stream]
+            words = tuple(word for chunk in chunks for word in chunk.words)
+            return AudioChunk(b"".join(chunk.pcm for chunk in chunks), stream.sample_rate, 0, words, 0.0, last=True)
+
+    async def make_voice(self, recording: str | Path, *, name: str | None = None, exaggeration: float = 0.5) -> Voice:
+        """A voice from at least 3 s of clean speech, made in a worker thread. Give it to `stream`, or `save` it.
+
+        Raises `VoiceError` for a recording that makes no voice, `AudioError` for one that cannot be read.
+        """
+        checkpoint = self._loaded.checkpoint
+
+        def make() -> Voice:
+            from cf_agents.loading import reference_model
+
+            return Voice.from_audio(recording, reference_model(checkpoint), name=name, exaggeration=exaggeration)
+
+        return await anyio.to_thread.run_sync(make)
+
+    @property
+    def _loaded(self) -> _Open:
+        if self._open is None or self._closed:
+            raise StreamClosed("This TTS is not open: use it inside `async with TTS.load(...) as tts:`.")
+        return self._open
+
+    def _find_voice(self, voice: Voice | str | Path) -> Voice:
+        loaded = self._loaded
+        if isinstance(voice, str) and voice in loaded.voices:
+            return loaded.voices[voice]
+        if isinstance(voice, str) and not voice.endswith(".safetensors"):
+            names = ", ".join(loaded.voices) or "none"
+            raise VoiceError(
+                f"{self._request.model} has no voice {voice!r}; it has {names}. Give one of these, or make one of a recording "
+                "with `cf-agents voice make REF.wav -o voice.safetensors` and give that file."
+            )
+        found = voice if isinstance(voice, Voice) else Voice.load(voice)
+        found.check(loaded.checkpoint.config)
+        return found
+
+    async def _warm_up(self) -> None:
+        """Say one block that nobody hears, so that the first listener does not wait for what is computed once."""
+        loaded = self._loaded
+        voice = loaded.voices.get(DEFAULT_VOICE) or next(iter(loaded.voices.values()), None)
+        if voice is None:
+            return
+        self._request.progress("Warming up")
+        over = anyio.Event()
+        failures: list[Failed] = []
+
+        def receive(event: Event) -> None:
+            match event:
+                case Failed():
+                    failures.append(event)
+                case Closed():
+                    over.set()
+                    return
+            session.close()
+
+        session = loaded.link.open(voice, math.inf, receive)
+        params = replace(self.params, steps=1, max_tokens=loaded.checkpoint.config.t3.block_size)
+        session.submit(Segment(0, "hello.", params, 0))
+        await over.wait()
+        if failures:
+            raise failures[0].error
+
+
+def _load(request: _Request) -> _Open:
+    from cf_agents.backends import choose
+    from cf_agents.checkpoint import Checkpoint
+
+    source = request.model
+    if source == DEFAULT_MODEL:
+        from cf_agents.builtin import tiny_folder
+
+        request.progress(f"Looking for {source}")
+        source = tiny_folder()
+    else:
+        request.progress(f"Looking for {source}")
+    checkpoint = Checkpoint.open(source, revision=request.revision, local_files_only=request.local_files_only)
+    if not checkpoint.config.trained:
+        logger.info("%s has random weights that nobody trained: what it says is noise.", request.model)
+    voices = {name: Voice.load(path) for name, path in checkpoint.voices.items()}
+    for name, voice in request.voices.items():
+        voices[name] = voice if isinstance(voice, Voice) else Voice.load(voice)
+    for voice in voices.values():
+        voice.check(checkpoint.config)
+    request.progress("Importing torch")
+    from cf_agents.loading import thread_link
+
+    choice = choose(request.backend, request.device, request.dtype)
+    return _Open(checkpoint, choice, voices, thread_link(checkpoint, choice, request.max_streams, request.progress))
+
+
+def _params(params: DecodeParams | str) -> DecodeParams:
+    return DecodeParams.preset(params) if isinstance(params, str) else params
+
+
+def _checked_lead(lead_s: float) -> float:
+    if not lead_s > 0.0:
+        raise ConfigError(f"lead_s is {lead_s}; give seconds above 0, such as {DEFAULT_LEAD_S}.")
+    return lead_s
+
+
+def _silently(message: str) -> None:
+    logger.debug("%s.", message)
