@@ -118,10 +118,10 @@ def _check_samples(channels: NDArray[np.float32], rate: int) -> None:
 def _check_clipping(channels: NDArray[np.float32]) -> None:
     full = np.abs(channels) >= _CLIP_LEVEL
     # A lone sample at full scale is a normalised peak; a run of them is a wave with its top cut off.
-    starts = np.lib.stride_tricks.sliding_window_view(full, _CLIP_RUN, axis=0).all(axis=-1)
+    starts = np.logical_and.reduce(np.lib.stride_tricks.sliding_window_view(full, _CLIP_RUN, axis=0), axis=-1)
     inside = np.zeros_like(full)
     for offset in range(_CLIP_RUN):
-        inside[offset : offset + len(starts)] |= starts
+        inside[offset : offset + starts.shape[0]] |= starts
     share = float(inside.mean(axis=0).max())
     if share > _MAX_CLIPPED:
         raise VoiceError(

@@ -114,7 +114,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 def test_equal_voices_are_equal_bytes() -> None:
     assert len({plain_voice().to_bytes() for _ in range(20)}) == 1
     assert Voice.from_bytes(plain_voice().to_bytes()).to_bytes() == plain_voice().to_bytes()
-    turned = dataclasses.replace(plain_voice(), metadata=dict(reversed(plain_voice().metadata.items())))
+    turned = dataclasses.replace(plain_voice(), metadata=dict(reversed(dict(plain_voice().metadata).items())))
     assert turned.to_bytes() == plain_voice().to_bytes()
     again = Voice.from_audio(signal("short", RATE), tiny_reference(), name="ann", sample_rate=RATE)
     assert again.to_bytes() == made_voice().to_bytes()

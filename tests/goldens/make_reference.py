@@ -5,8 +5,6 @@ Run in an environment that has that package, with a folder that holds `oracle_co
     python tests/goldens/make_reference.py FOLDER
 """
 
-# ruff: noqa: E402 (the paths must be known before the imports)
-
 from __future__ import annotations
 
 import sys
