@@ -72,10 +72,14 @@ class Stream:
     """Text in, audio out, in order. Made by `TTS.stream`, on the event loop it is used from.
 
     Write and iterate from one task or from different ones of the same loop. Speech begins when there is enough text to say in
-    one breath; only `flush` and `end` force what is pending into speech, however long the writer pauses. With no `max_tokens`
-    in its knobs, a segment is bounded by `RUNAWAY`. Leaving the `async
-    with` block cancels. A stream that ended and was iterated to its end needs no closing; any other that is dropped unclosed
-    warns (`ResourceWarning`).
+    one breath; only `flush` and `end` force what is pending into speech, however long the writer pauses.
+
+    Each chunk carries the words that begin in it, with estimated times (see `timing`). Joined they spell what was written, but
+    for white space that comes on its own after the last word. Text with nothing to say, such as an emoji, is a short silence.
+    Where the knobs have no `max_tokens`, `RUNAWAY` bounds a segment.
+
+    Leaving the `async with` block cancels. A stream that has said all it was to say needs no closing; any other that is dropped
+    unclosed warns (`ResourceWarning`).
     """
 
     def __init__(

@@ -96,6 +96,7 @@ class WordClock:
         self._rate = rate
         self._next = 0
         self._heard_s = 0.0
+        self._spoken_until_s = 0.0
         self._starts = list(itertools.accumulate((word.length_s + word.pause_s for word in words), initial=0.0))
         if words:
             # Nobody waits out the pause after the last word.
@@ -107,7 +108,7 @@ class WordClock:
         first, words = self._next, len(self._words)
         if last:
             self._next = words
-            time = self._fitted(began_s)
+            time = self._fitted(min(max(began_s, self._spoken_until_s), self._heard_s))
             self._rate.learn(self._starts[-1], self._heard_s)
         else:
             # The segment goes on, so its last word is still to come, however fast the lengths say it was spoken.
@@ -115,10 +116,12 @@ class WordClock:
             while self._next < words - 1 and self._starts[self._next] * factor < self._heard_s:
                 self._next += 1
             time = factor.__mul__
+        if self._next > first:
+            self._spoken_until_s = time(self._starts[self._next - 1] + self._words[self._next - 1].length_s)
         return tuple(self._word(i, time) for i in range(first, self._next))
 
     def _fitted(self, began_s: float) -> Callable[[float], float]:
-        """From expected times to times in the last piece, which begins at `began_s` and ends where the segment does."""
+        """From expected times to times between `began_s`, where the words left may begin, and the end of the segment."""
         factor, end_s, expected_s = self._rate.factor, self._heard_s, self._starts[-1]
         if expected_s * factor > began_s:
             scale = (end_s - began_s) / (expected_s * factor - began_s)

@@ -1,0 +1,503 @@
+"""A stream over a fake decoder and vocoder, through the real link and scheduler, on both event loops."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import anyio
+import numpy as np
+import pytest
+
+from cf_agents.audio import AudioChunk, Word
+from cf_agents.config import DecodeParams
+from cf_agents.errors import StreamClosed, SynthesisFailed, TextError
+from cf_agents.links.thread import ThreadLink
+from cf_agents.scheduler import Scheduler
+from cf_agents.stream import MOST_PIECES, RUNAWAY, Stream, _segment_seed
+from cf_agents.timing import speaking_time_s
+from tests.fakes import (
+    SAMPLE_RATE,
+    SAMPLES_PER_TOKEN,
+    FakeClock,
+    FakeDecoder,
+    FakeVocoder,
+    fake_sound,
+    fake_voice,
+)
+
+pytestmark = pytest.mark.anyio
+
+TEXT = (
+    "Good morning, and welcome to the station. The first train leaves at nine; the second, which costs $5 million 😀, "
+    "never does! Is that   clear?\n\nThen **let us** go — slowly. "
+)
+
+
+class Studio:
+    """A link over fakes, and what is inside it."""
+
+    def __init__(self, pool: int = 64) -> None:
+        self.decoder = FakeDecoder(pool)
+        self.vocoder = FakeVocoder()
+        self.texts: list[str] = []
+        self.link = ThreadLink(Scheduler(self.decoder, self.vocoder, SAMPLE_RATE), self._tokenise, SAMPLE_RATE)
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        if "unspeakable" in text:
+            raise TextError("This cannot be said.")
+        self.texts.append(text)
+        return tuple(range(max(1, len(text) // 4)))
+
+    def stream(
+        self,
+        seed: int = 7,
+        lead_s: float = 1e9,
+        steps: int = 2,
+        sample_rate: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Stream:
+        params = DecodeParams(steps=steps)
+        return Stream(
+            self.link,
+            fake_voice(),
+            params=params,
+            seed=seed,
+            lead_s=lead_s,
+            sample_rate=sample_rate,
+            clock=clock,
+        )
+
+    async def idle(self) -> None:
+        """Wait until no row is taken."""
+        for _ in range(5000):
+            if not self.rows_used:
+                return
+            await anyio.sleep(0.001)
+        raise AssertionError("rows are never given back")
+
+    @property
+    def rows_used(self) -> int:
+        return self.decoder.pool - self.decoder.rows_free
+
+
+@asynccontextmanager
+async def open_studio(pool: int = 64) -> AsyncIterator[Studio]:
+    studio = Studio(pool)
+    try:
+        yield studio
+    finally:
+        await studio.link.aclose()
+        assert studio.rows_used == 0
+        assert "cf-agents-scheduler" not in [thread.name for thread in threading.enumerate()]
+
+
+async def collect(stream: Stream) -> list[AudioChunk]:
+    return [chunk async for chunk in stream]
+
+
+def write_in_pieces(stream: Stream, text: str, size: int = 5) -> None:
+    for at in range(0, len(text), size):
+        stream.write(text[at : at + size])
+    stream.end()
+
+
+def drop(kept: list[Stream]) -> None:
+    kept.clear()
+    gc.collect()
+
+
+def words_of(chunks: Iterable[AudioChunk]) -> list[Word]:
+    return [word for chunk in chunks for word in chunk.words]
+
+
+def check_segments(chunks: list[AudioChunk], studio: Studio, seed: int) -> None:
+    """Every segment's sound is the whole of what its seed makes, once and in order; places and ends are told right."""
+    at = 0.0
+    for chunk in chunks:
+        assert chunk.start_s == pytest.approx(at)
+        at += chunk.duration_s
+    order = [chunk.segment for chunk in chunks]
+    assert order == sorted(order)
+    for segment in sorted(set(order)):
+        pieces = [chunk for chunk in chunks if chunk.segment == segment]
+        assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+        sound = np.concatenate([piece.samples for piece in pieces])
+        made = np.rint(fake_sound(_segment_seed(seed, segment), 0, len(sound)).astype(np.float64) * 32767).astype(np.int16)
+        np.testing.assert_array_equal(sound, made)
+    samples = sum(len(chunk.samples) for chunk in chunks)
+    assert samples == sum(3 * max(1, len(text) // 4) * SAMPLES_PER_TOKEN for text in studio.texts)
+
+
+async def test_everything_written_is_spoken_once_and_in_order() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        write_in_pieces(stream, TEXT)
+        chunks = await collect(stream)
+    assert len(studio.texts) > 2
+    check_segments(chunks, studio, seed=7)
+    assert stream.stats.audio_s == pytest.approx(sum(chunk.duration_s for chunk in chunks))
+    assert stream.stats.segments == len(studio.texts)
+    assert stream.stats.ttfa_s is not None
+    assert stream.stats.ttfa_s > 0.0
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(
+    "text", [TEXT, "Hi", "  (Well...) so\tit is: 3.14, or 22/7.", "😀 First an emoji, then words. 😀", "😀", "?!"]
+)
+async def test_words_spell_the_input_and_their_times_are_monotone(text: str, size: int) -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        write_in_pieces(stream, text, size)
+        chunks = await collect(stream)
+    words = words_of(chunks)
+    assert "".join(word.text for word in words) == text
+    assert [text[word.start : word.end] for word in words] == [word.text for word in words]
+    starts = [word.start_s for word in words]
+    assert starts == sorted(starts)
+    assert all(word.start_s <= word.end_s for word in words)
+    for chunk in chunks:
+        end_s = chunk.start_s + chunk.duration_s
+        assert all(chunk.start_s - 1e-9 <= word.start_s <= end_s + 1e-9 for word in chunk.words)
+
+
+@pytest.mark.parametrize("text", ["😀", "...", " -- \n", "**"])
+async def test_text_with_nothing_to_say_gives_a_short_silence(text: str) -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write(text)
+        stream.end()
+        (chunk,) = await collect(stream)
+    assert chunk.duration_s == pytest.approx(0.1)
+    assert not chunk.samples.any()
+    assert chunk.last
+    assert "".join(word.text for word in chunk.words) == text
+    assert studio.texts == []
+
+
+async def test_silence_keeps_its_place_between_segments() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write("Before the picture there are words. ")
+        stream.flush()
+        stream.write("🎉 ")
+        stream.flush()
+        stream.write("And after the picture there are more.")
+        stream.end()
+        chunks = await collect(stream)
+    assert [chunk.segment for chunk in chunks if chunk.last] == [0, 1, 2]
+    assert [chunk.duration_s for chunk in chunks if chunk.segment == 1] == [pytest.approx(0.1)]
+    assert len(studio.texts) == 2
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+async def test_a_stream_without_text_just_ends(text: str) -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write(text)
+        stream.end()
+        assert await collect(stream) == []
+
+
+async def test_writer_and_reader_in_different_tasks() -> None:
+    heard: list[AudioChunk] = []
+    async with open_studio() as studio, studio.stream() as stream, anyio.create_task_group() as group:
+
+        async def read() -> None:
+            async for chunk in stream:
+                heard.append(chunk)
+
+        group.start_soon(read)
+        for token in TEXT.split(" "):
+            stream.write(token + " ")
+            await anyio.sleep(0.001)
+        stream.end()
+    check_segments(heard, studio, seed=7)
+    # The second of two spaces at the very end belongs to no word.
+    assert "".join(word.text for word in words_of(heard)) == TEXT
+
+
+async def test_flush_forces_what_is_pending() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write("One moment")
+        with anyio.move_on_after(0.05):
+            await stream.__anext__()
+        assert studio.texts == []
+        stream.flush()
+        assert (await stream.__anext__()).segment == 0
+        assert studio.texts == ["One moment"]
+
+
+async def test_audio_comes_before_the_text_has_ended() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write("Well, this is the first sentence of many. And then")
+        with anyio.fail_after(5):
+            chunk = await stream.__anext__()
+        assert chunk.segment == 0
+
+
+async def test_cancel_delivers_nothing_more_and_frees_the_rows() -> None:
+    async with open_studio() as studio:
+        studio.decoder.step_s = 0.002
+        stream = studio.stream()
+        write_in_pieces(stream, TEXT * 3)
+        taken = [await stream.__anext__() for _ in range(3)]
+        assert studio.rows_used == 2
+        await stream.cancel()
+        assert await collect(stream) == []
+        await stream.aclose()
+        assert studio.rows_used == 0
+        steps = len(studio.decoder.batches)
+        await anyio.sleep(0.02)
+        assert len(studio.decoder.batches) == steps
+        assert len(taken) == 3
+
+
+async def test_cancel_from_another_task_ends_a_waiting_reader() -> None:
+    async with open_studio() as studio, studio.stream() as stream, anyio.create_task_group() as group:
+        ended = anyio.Event()
+
+        async def read() -> None:
+            assert await collect(stream) == []
+            ended.set()
+
+        group.start_soon(read)
+        await anyio.sleep(0.01)
+        await stream.cancel()
+        with anyio.fail_after(1):
+            await ended.wait()
+
+
+async def test_leaving_the_block_cancels() -> None:
+    async with open_studio() as studio:
+        studio.decoder.step_s = 0.002
+        async with studio.stream() as stream:
+            write_in_pieces(stream, TEXT * 3)
+            await stream.__anext__()
+            assert studio.rows_used == 2
+        assert studio.rows_used == 0
+        with pytest.raises(StreamClosed):
+            stream.write("more")
+
+
+async def test_a_cancelled_task_leaves_nothing_behind() -> None:
+    async with open_studio() as studio:
+        studio.decoder.step_s = 0.002
+        with anyio.move_on_after(0.05):
+            async with studio.stream() as stream:
+                write_in_pieces(stream, TEXT * 50)
+                await collect(stream)
+        await studio.idle()
+
+
+async def test_heard_is_what_had_begun_by_then() -> None:
+    clock = FakeClock()
+    async with open_studio() as studio, studio.stream(clock=clock) as stream:
+        write_in_pieces(stream, TEXT)
+        chunks = await collect(stream)
+        total = sum(chunk.duration_s for chunk in chunks)
+        clock.now += total / 2
+        heard = await stream.cancel()
+        assert heard.seconds == pytest.approx(total / 2)
+        assert heard.words == tuple(word for word in words_of(chunks) if word.start_s < total / 2)
+        assert TEXT.startswith(heard.text)
+        assert heard.text == "".join(word.text for word in heard.words)
+        assert await stream.cancel(at_s=0.0) == heard
+
+
+async def test_heard_is_bounded_by_what_was_taken_and_told_by_the_caller() -> None:
+    clock = FakeClock()
+    async with open_studio() as studio:
+        for at_s, reported, wanted in [(None, None, "all"), (0.0, None, 0.0), (None, 0.05, 0.05), (1e9, 0.1, "all")]:
+            async with studio.stream(clock=clock) as stream:
+                write_in_pieces(stream, TEXT)
+                taken = await stream.__anext__()
+                clock.now += 100.0
+                if reported is not None:
+                    stream.report_position(reported)
+                heard = stream.cancel_nowait(at_s)
+                assert heard.seconds == pytest.approx(taken.duration_s if wanted == "all" else wanted)
+        async with studio.stream(clock=clock) as stream:
+            stream.write("Nothing of this was played, ever.")
+            assert (await stream.cancel()).text == ""
+
+
+async def test_many_streams_at_once_keep_apart() -> None:
+    async with open_studio(pool=12) as studio:
+        results: dict[int, list[AudioChunk]] = {}
+
+        async def speak(seed: int) -> None:
+            async with studio.stream(seed=seed) as stream:
+                write_in_pieces(stream, TEXT * (1 + seed % 3), size=3 + seed)
+                results[seed] = await collect(stream)
+
+        async with anyio.create_task_group() as group:
+            for seed in range(20):
+                group.start_soon(speak, seed)
+        assert max(len(batch) for batch in studio.decoder.batches) == 6
+        for seed, chunks in results.items():
+            assert "".join(word.text for word in words_of(chunks)) == TEXT * (1 + seed % 3)
+            for segment in {chunk.segment for chunk in chunks}:
+                sound = np.concatenate([chunk.samples for chunk in chunks if chunk.segment == segment])
+                made = fake_sound(_segment_seed(seed, segment), 0, len(sound)).astype(np.float64)
+                np.testing.assert_array_equal(sound, np.rint(made * 32767).astype(np.int16))
+
+
+async def test_an_error_is_raised_in_its_stream_only() -> None:
+    async with open_studio() as studio:
+        culprit = _segment_seed(1, 0)
+
+        def fail(seeds: list[int]) -> None:
+            if culprit in seeds:
+                raise RuntimeError("cuBLAS is unwell")
+
+        studio.decoder.on_step = fail
+        async with studio.stream(seed=1) as bad, studio.stream(seed=2) as good:
+            for stream in (bad, good):
+                write_in_pieces(stream, TEXT)
+            with pytest.raises(SynthesisFailed, match="cuBLAS is unwell") as caught:
+                await collect(bad)
+            assert isinstance(caught.value.__cause__, RuntimeError)
+            assert "".join(word.text for word in words_of(await collect(good))) == TEXT
+            with pytest.raises(StreamClosed, match="cuBLAS"):
+                bad.write("more")
+
+
+async def test_text_the_model_cannot_take_is_a_typed_error() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write("An unspeakable thing.")
+        stream.end()
+        with pytest.raises(TextError):
+            await collect(stream)
+
+
+async def test_writing_after_the_end_and_using_after_close() -> None:
+    async with open_studio() as studio:
+        stream = studio.stream()
+        stream.write("Hello.")
+        stream.end()
+        stream.end()
+        with pytest.raises(StreamClosed, match="end"):
+            stream.write("more")
+        await stream.aclose()
+        await stream.aclose()
+        for use in (lambda: stream.write("more"), stream.flush, lambda: aiter(stream)):
+            with pytest.raises(StreamClosed):
+                use()
+
+
+async def test_closing_the_link_ends_its_streams() -> None:
+    async with open_studio() as studio:
+        studio.decoder.step_s = 0.002
+        async with studio.stream() as stream:
+            write_in_pieces(stream, TEXT * 50)
+            await stream.__anext__()
+            await studio.link.aclose()
+            with pytest.raises(StreamClosed):
+                await collect(stream)
+        with pytest.raises(StreamClosed):
+            studio.stream()
+
+
+async def test_a_dropped_stream_warns_and_is_stopped() -> None:
+    async with open_studio() as studio:
+        studio.decoder.step_s = 0.002
+        stream = studio.stream()
+        write_in_pieces(stream, TEXT * 50)
+        await stream.__anext__()
+        kept = [stream]
+        del stream
+        with pytest.warns(ResourceWarning, match="never closed"):
+            drop(kept)
+        await studio.idle()
+
+
+async def test_a_stream_iterated_to_its_end_needs_no_closing() -> None:
+    async with open_studio() as studio:
+        stream = studio.stream()
+        write_in_pieces(stream, TEXT)
+        await collect(stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            del stream
+            gc.collect()
+
+
+async def test_synthesis_keeps_to_the_lead() -> None:
+    async with open_studio() as studio, studio.stream(lead_s=0.5) as stream:
+        write_in_pieces(stream, TEXT * 10)
+        await stream.__anext__()
+        began = time.monotonic()
+        await anyio.sleep(0.3)
+        made = stream.stats.audio_s
+        elapsed = time.monotonic() - began
+        # A block of 0.16 s is begun while the lead is within bounds.
+        assert 0.5 < made < elapsed + 0.5 + 0.2
+
+
+async def test_a_long_text_waits_as_it_was_written() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write(TEXT * 200)
+        assert len(studio.texts) <= MOST_PIECES + 2
+        stream.end()
+        chunks = await collect(stream)
+    assert "".join(word.text for word in words_of(chunks)) == TEXT * 200
+
+
+async def test_one_write_is_cut_as_many_small_ones_are() -> None:
+    """The first segment is short for an early start; what follows in the same write is whole sentences."""
+    async with open_studio() as studio, studio.stream() as stream:
+        stream.write(TEXT)
+        stream.end()
+        await collect(stream)
+    assert studio.texts[0] == "Good morning, and welcome to the station." or studio.texts[0].endswith(",")
+    assert "the second, which costs" in " ".join(studio.texts[1:])
+    assert any("the second, which costs five million dollars" in text for text in studio.texts[1:])
+
+
+async def test_segments_are_bounded_unless_the_caller_says() -> None:
+    async with open_studio() as studio:
+        seen: list[int | None] = []
+        opened = studio.decoder.open
+
+        def open_and_look(prefix, params, seed):
+            seen.append(params.max_tokens)
+            return opened(prefix, params, seed)
+
+        studio.decoder.open = open_and_look
+        async with studio.stream() as stream:
+            stream.write("Hello there.")
+            stream.end()
+            await collect(stream)
+        params = DecodeParams(max_tokens=5)
+        async with Stream(studio.link, fake_voice(), params=params, seed=1, lead_s=1.0) as stream:
+            stream.write("Hello there.")
+            stream.end()
+            await collect(stream)
+    expected_s = speaking_time_s("Hello") + speaking_time_s("there.") + 0.35
+    assert seen == [pytest.approx(25 * (RUNAWAY[0] * expected_s + RUNAWAY[1]), abs=1), 5]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+async def test_another_sample_rate(rate: int) -> None:
+    async with open_studio() as studio, studio.stream(sample_rate=rate) as stream:
+        write_in_pieces(stream, "Hello there, this is long enough to be of two pieces. ")
+        chunks = await collect(stream)
+    assert {chunk.sample_rate for chunk in chunks} == {rate}
+    wanted = sum(3 * (len(text) // 4) * SAMPLES_PER_TOKEN for text in studio.texts) / SAMPLE_RATE
+    assert sum(chunk.duration_s for chunk in chunks) == pytest.approx(wanted, abs=0.002)
+
+
+async def test_the_loop_stays_free_while_the_decoder_burns() -> None:
+    """Loose, as the machine may be shared: the longest pause of the loop is far below a step."""
+    async with open_studio() as studio, studio.stream() as stream:
+        studio.decoder.step_s = 0.2
+        stream.write("Hello there, this is a sentence. ")
+        worst = 0.0
+        end = time.perf_counter() + 0.6
+        while time.perf_counter() < end:
+            before = time.perf_counter()
+            await anyio.sleep(0.001)
+            worst = max(worst, time.perf_counter() - before)
+    assert worst < 0.15, json.dumps({"worst_s": worst})
