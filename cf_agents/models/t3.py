@@ -74,6 +74,11 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self._fused: tuple[FusedLinear, FusedLinear, FusedLinear, FusedLinear] | None = None
 
+    @property
+    def products(self) -> Sequence[FusedLinear]:
+        """The fused products in the order they run: qkv, attention out, gate and up, down. Empty before `fuse`."""
+        return self._fused or ()
+
     def fuse(self) -> None:
         """Move the weights into fused products; the separate ones are given up."""
         attn, mlp = self.self_attn, self.mlp
@@ -192,12 +197,13 @@ def prior(t3: T3, block_size: int) -> Tensor:
     """The unconditional distribution over speech ids, float32 [V], that calibrates scores.
 
     One causal forward on `[SOS, MASK x D]` without conditioning, positions counted through, softmax averaged over the D places
-    that predict a mask. The published package computes it so; a pass through the block's bidirectional attention differs.
+    that predict a mask. The published package computes it so; a pass through the block's bidirectional attention differs. The
+    last mask predicts nothing and, the pass being causal, is left out.
     """
-    ids = torch.full((1 + block_size,), t3.config.mask_id, device=t3.device)
+    ids = torch.full((block_size,), t3.config.mask_id, device=t3.device)
     ids[0] = t3.config.start_speech
-    hidden = t3.causal(t3.embed_speech(ids, torch.arange(1 + block_size, device=t3.device)))
-    return t3.head(hidden[:block_size]).float().softmax(dim=-1).mean(dim=0)
+    hidden = t3.causal(t3.embed_speech(ids, torch.arange(block_size, device=t3.device)))
+    return t3.head(hidden).float().softmax(dim=-1).mean(dim=0)
 
 
 def rotary_table(config: T3Config, positions: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
