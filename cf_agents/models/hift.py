@@ -200,9 +200,8 @@ class HiFT(nn.Module):
         cfg = self.config
         hop = HOP_SAMPLES // cfg.istft_hop  # STFT frames per mel frame
         widths = [window.width for window in windows]
-        spectrum = stft(_pad_rows([centre(source, cfg.istft_fft) for source in sources]), cfg.istft_fft, cfg.istft_hop)
-        if (mask := _mask(widths, hop, 1, spectrum)) is not None:
-            spectrum = spectrum * mask  # [N, n_fft + 2, hop W + 1]
+        centred = _pad_rows([centre(source, cfg.istft_fft) for source in sources])
+        spectrum = stft(centred, cfg.istft_fft, cfg.istft_hop)  # [N, n_fft + 2, hop W + 1]
         x = self.conv_pre(mel)
         if (mask := _mask(widths, 1, 0, x)) is not None:
             x = x * mask
