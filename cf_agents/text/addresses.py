@@ -48,7 +48,7 @@ def speak_address(address: str) -> str:
 
 
 def _speak(address: str) -> str:
-    return " ".join(_speak_token(token) for token in _TOKEN.findall(address)).strip()
+    return " ".join(filter(None, map(_speak_token, _TOKEN.findall(address))))
 
 
 def _speak_token(token: str) -> str:

@@ -167,5 +167,6 @@ STATES = word_set(
     "SC SD TN TX UT VT VA WA WV WI WY DC"
 )
 TOP_LEVEL_DOMAINS = word_set(
-    "com org net edu gov io ai co dev app uk us ca de fr eu info me tv biz ly gg xyz tech cloud shop store online site jp cn in au"
+    "com org net edu gov io ai co dev app uk us ca de fr eu info me tv biz ly gg xyz tech cloud shop store online site jp cn "
+    "in au"
 )

@@ -13,14 +13,17 @@ import re
 from cf_agents.text import markup
 from cf_agents.text.addresses import find_addresses, speak_address
 from cf_agents.text.characters import fold
-from cf_agents.text.quantities import is_month, read_quantity
+from cf_agents.text.dates import is_month
+from cf_agents.text.quantities import read_quantity
 from cf_agents.text.reading import AFTER_DAY, AFTER_NUMBER, Reading
 from cf_agents.text.spoken import Spoken, SpokenBuilder
 from cf_agents.text.symbols import PAUSE, read_symbol
-from cf_agents.text.words import read_word
+from cf_agents.text.words import NOT_PLAIN, read_word
 
 _SPACE = re.compile(r"\s++")
 _LAST_WORD = re.compile(r"[^\W\d_]+$")
+_QUARTER = re.compile(r"[QH][1-4]")
+_PLAIN_WORD = re.compile(r"[a-z]++(?=[ ,!?]|\Z)")
 _MAY_BEGIN_QUANTITY = frozenset("$£€¥₹½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞")
 
 
@@ -56,6 +59,9 @@ class _Pass:
         text, character = self._text, self._text[at]
         if at in self._link_ends:
             return self._link_ends.pop(at)
+        if character == " ":
+            self._speech.space()
+            return at + 1
         if character.isspace():
             return self._space(at)
         if (end := self._address_end(at)) is not None:
@@ -77,13 +83,12 @@ class _Pass:
         found = _SPACE.match(self._text, at)
         assert found
         breaks = found.group().count("\n")
+        self._speech.space()
         if not breaks:
-            self._speech.say(at, " ")
             return found.end()
         if breaks > 1 or self._in_block:
             self._speech.end_sentence()
             self._previous = ""
-        self._speech.say(at, " ")
         self._in_block = False
         return self._begin_line(found.end())
 
@@ -119,17 +124,23 @@ class _Pass:
         return character in "+(" and after.isdecimal()
 
     def _word(self, at: int) -> int:
+        if (plain := _PLAIN_WORD.match(self._text, at)) and plain.group() not in NOT_PLAIN:
+            self._previous = plain.group()
+            self._speech.say(at, self._previous)
+            return plain.end()
         reading = read_word(self._text, at, self._previous)
         end = reading[-1][0]
         written = self._text[at:end]
         changed = len(reading) > 1 or reading[0][1] != written
         self._read(at, reading) if changed else self._speech.say(at, written)
         name = _LAST_WORD.search(written.rstrip(". ")[-40:])
-        self._previous = name.group() if name else AFTER_NUMBER if written[-1:].isdecimal() else ""
+        self._previous = name.group() if name else AFTER_DAY if _QUARTER.fullmatch(written) else ""
         return end
 
     def _read(self, at: int, reading: Reading) -> int:
         for end, spoken in reading:
+            while at < end - 1 and self._text[at].isspace():
+                at += 1
             self._speech.say(at, spoken, reading=True)
             at = end
         return at

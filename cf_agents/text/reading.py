@@ -12,7 +12,7 @@ Reading = list[tuple[int, str]]
 AFTER_NUMBER = "#"
 """Stands as the previous word after a number."""
 AFTER_DAY = "#day"
-"""Stands as the previous word after a day of a month, where a year may follow."""
+"""Stands as the previous word after a day of a month or a quarter, where a year may follow."""
 
 _NEXT_WORD = re.compile(r"\s{0,8}+(\S{0,40})")
 

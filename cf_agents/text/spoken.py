@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _WORD_START = re.compile(r"\S+")
-_CLOSES_UP = frozenset(",.!?;:")
+_CLOSES_UP = frozenset(",.!?;:)")
 _ENDS_SENTENCE = frozenset(",.!?;:-")
 
 
@@ -62,7 +62,8 @@ class SpokenBuilder:
     def __init__(self, source: str, source_index: Callable[[int], int]) -> None:
         self._source = source
         self._source_index = source_index
-        self._starts = [found.start() for found in _WORD_START.finditer(source)]
+        self._starts = [found.start() for found in _WORD_START.finditer(source)] or [0]
+        self._starts.append(len(source) + 1)
         self._at_word = 0
         self._parts: list[str] = []
         self._size = 0
@@ -71,6 +72,7 @@ class SpokenBuilder:
         self._was_reading = False
         self._marks: list[tuple[int, int]] = []
         self._opened = (-1, 0)
+        self._marked = -1
 
     @property
     def last(self) -> str:
@@ -92,6 +94,10 @@ class SpokenBuilder:
         self._last = body[-1]
         self._space_due = spoken[-1].isspace()
         self._was_reading = reading
+
+    def space(self) -> None:
+        """White space of the source: a space before what is said next, unless that is punctuation."""
+        self._space_due = True
 
     def pause(self) -> None:
         """A comma, unless there is punctuation already or nothing was said."""
@@ -129,10 +135,11 @@ class SpokenBuilder:
     def _mark(self, at: int, body: str) -> None:
         # A word begins where its first character is said, but counts only once a letter or digit of it is.
         source_at = self._source_index(at)
-        while self._at_word + 1 < len(self._starts) and self._starts[self._at_word + 1] <= source_at:
+        while self._starts[self._at_word + 1] <= source_at:
             self._at_word += 1
-        start = self._starts[self._at_word] if self._starts else 0
+        start = self._starts[self._at_word]
         if self._opened[0] != start:
             self._opened = (start, self._size)
-        if (not self._marks or self._marks[-1][0] < start) and any(character.isalnum() for character in body):
+        if self._marked < start and (body[0].isalnum() or any(map(str.isalnum, body))):
             self._marks.append(self._opened)
+            self._marked = start

@@ -31,10 +31,12 @@ _ARROW = re.compile(r"(?:->|=>)")
 _COMPARISON = re.compile(r"(?P<sign>>=|<=|!=|==|>|<)(?=\s?[\d.$£€¥-])")
 _EMOTICON = re.compile(r"[:;=8][-'^]?[)(DPpO/\\|\]\[](?![A-Za-z0-9/])|<3(?!\d)")
 _SHORTCODE = re.compile(r":[a-z0-9_+-]{2,30}:(?![A-Za-z0-9])")
+_NUMBERED = re.compile(r"#(?=[A-Za-z-]{0,12}\d)")
 _SOUND = re.compile(rf"\[(?:{'|'.join(sorted(SOUND_TAGS))})\]")
 _PER = re.compile(r"/([A-Za-zµ]{1,7})(?![A-Za-z])")
 _TIMES = re.compile(r"\*(?=\s?\d)")
 _LINE_END = re.compile(r"[ \t]{0,40}(?:\n|\Z)")
+_DIVIDED = re.compile(r"/\s\d")
 _RUN = re.compile(r"(.)\1*+", re.DOTALL)
 _COMPARED = {
     ">=": "at least", "<=": "at most", ">": "greater than", "<": "less than", "!=": "not equal to", "==": "equal to",
@@ -90,18 +92,19 @@ def _run_end(text: str, at: int) -> int:
 
 def _dash(text: str, at: int, previous: str, before: str, after: str) -> tuple[int, str]:
     if found := _DASHES.match(text, at):
-        return found.end(), " to " if found.group().endswith(">") else PAUSE
+        is_option = len(found.group()) == 2 and after == "-" and not before.isalnum() and text[at + 2 : at + 3].isalpha()
+        return found.end(), "dash dash " if is_option else " to " if found.group().endswith(">") else PAUSE
     if after == ">":
         return at + 2, " to "
     amount_follows = after.isdecimal() or after in CURRENCIES or (after == "." and text[at + 2 : at + 3].isdecimal())
     if amount_follows and after and (not before or before.isspace() or before in _BEFORE_MINUS):
         return at + 1, "minus "
+    if before and not before.isspace() and amount_follows and previous == AFTER_NUMBER:
+        return at + 1, " to "
     if before.isalnum() and after.isalnum():
         following = re.split(r"[^A-Za-z]", next_word(text, at + 1), maxsplit=1)[0].lower()
         spans = previous.lower() in _SPANS and (following in _SPANS or after.isdecimal())
         return at + 1, " to " if spans else " "
-    if before in "%°" and before and amount_follows:
-        return at + 1, " to "
     if before.isspace() or not before:
         return at + 1, PAUSE
     return at + 1, "" if before.isalnum() else PAUSE
@@ -110,6 +113,8 @@ def _dash(text: str, at: int, previous: str, before: str, after: str) -> tuple[i
 def _period(text: str, at: int, before: str, after: str) -> tuple[int, str]:
     if found := _DOTS.match(text, at):
         return found.end(), "..."
+    if before.isdecimal() and after.isdecimal():
+        return at + 1, " point "
     if before.isalnum() and _FILE_END.match(text, at):
         return at + 1, " dot "
     if not before.strip() and text[at + 1 : at + 3].isupper():
@@ -130,11 +135,13 @@ def _slash(text: str, at: int, previous: str, before: str, after: str) -> tuple[
         return found.end(), f" per {UNITS[unit][0] if unit in UNITS else unit}"
     if before.isalnum() and after.isalnum():
         return at + 1, " "
+    if previous == AFTER_NUMBER and _DIVIDED.match(text, at):
+        return at + 1, " divided by "
     return _run_end(text, at), " slash " if after.isalpha() else " "
 
 
 def _hash(at: int, text: str, before: str, after: str) -> tuple[int, str]:
-    if after.isdecimal():
+    if _NUMBERED.match(text, at):
         return at + 1, " number "
     if before.isalpha() and not text[at - 2 : at - 1].isalnum():
         return at + 1, " sharp"

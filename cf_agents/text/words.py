@@ -24,9 +24,9 @@ from cf_agents.text.lexicon import (
     WEEKDAY_ABBREVIATIONS,
     word_set,
 )
-from cf_agents.text.quantities import money_after_code
+from cf_agents.text.money import money_after_code
 from cf_agents.text.reading import AFTER_NUMBER, Reading, closing_period, is_capitalised, next_word
-from cf_agents.text.sentences import SENTENCE_STARTERS
+from cf_agents.text.sentences import SENTENCE_STARTERS, period_after
 
 _WORD = re.compile(r"[^\W\d_]++(?:'[^\W\d_]++)*+")
 _CODE = re.compile(r"[A-Za-z0-9]++")
@@ -42,6 +42,9 @@ _NAMED_BY_LETTER = word_set("plan vitamin option section grade type class group 
 _HALF_DAYS = frozenset({"a.m.", "p.m."})
 _ROADS = {"st": "street", "dr": "drive"}
 _VOWELS = frozenset("AEIOUY")
+
+NOT_PLAIN = SURE_TITLES | SURE_ABBREVIATIONS | {"am", "pm", "ai"}
+"""Words in small letters that are not always spoken as written when no sign follows; `read_word` need not see the others."""
 
 
 def read_word(text: str, at: int, previous: str) -> Reading:
@@ -120,7 +123,11 @@ def _read_dotted(text: str, at: int, end: int, word: str, previous: str) -> Read
     if spoken is None:
         return None
     is_title = lower in TITLES and spoken == TITLES[lower]
-    return [(after, spoken if is_title else spoken + closing_period(text, after))]
+    if is_title:
+        return [(after, spoken)]
+    if period_after(word) == "inside" and lower not in TITLES:
+        return [(after, spoken + ("" if next_word(text, after) else "."))]
+    return [(after, spoken + closing_period(text, after))]
 
 
 def _title(text: str, after: int, word: str, previous: str) -> str | None:
