@@ -1,6 +1,6 @@
-"""The model that needs no download: "tiny", random weights in the released layout, built into the cache when first asked for.
+"""Models by name, and the one that needs no download: "tiny", random weights in the released layout.
 
-Knows nothing of how a checkpoint is read or run.
+It is built into the cache when it is first asked for. Knows nothing of how a checkpoint is read or run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import cf_agents
+from cf_agents.checkpoint import Checkpoint
 from cf_agents.config import CODEC_VOCAB, FRAMES_PER_TOKEN, ModelConfig
 from cf_agents.engines.base import Conditioning
 from cf_agents.errors import CheckpointNotFound
@@ -26,6 +27,15 @@ logger = logging.getLogger(__name__)
 TINY_NAME = "tiny"
 DEFAULT_VOICE = "default"
 _PROMPT_TOKENS = 25
+
+
+def open_model(
+    model: str | Path, *, revision: str | None = None, local_files_only: bool = False, progress: bool = False
+) -> Checkpoint:
+    """The checkpoint of a built-in name, a folder or a hub id. Raises as `tiny_folder` and `Checkpoint.open` do."""
+    if model == TINY_NAME:
+        model = tiny_folder()
+    return Checkpoint.open(model, revision=revision, local_files_only=local_files_only, progress=progress)
 
 
 def tiny_folder() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+import threading
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from cf_agents.audio import AudioChunk
-from cf_agents.backends import Backend, Choice, Dtype, check_names
+from cf_agents.backends import Backend, Choice, Dtype, check_names, choose
 from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.errors import ConfigError, StreamClosed, VoiceError
 from cf_agents.links.base import Closed, Event, Failed, Link, Segment
@@ -113,13 +114,18 @@ class TTS:
         return cls(request, _params(params), _checked_lead(lead_s))
 
     async def __aenter__(self) -> TTS:
-        """Load. Raises `StreamClosed` when it was loaded before."""
+        """Load. A caller that is cancelled does not wait: the worker thread finishes by itself and lets go of what it read.
+
+        Raises `StreamClosed` when it was entered before, and what `load` says.
+        """
         if self._open is not None or self._closed:
             raise StreamClosed("A TTS is entered once; call TTS.load again for another one.")
-        self._open = await anyio.to_thread.run_sync(_load, self._request)
+        abandoned = threading.Event()
         try:
+            self._open = await anyio.to_thread.run_sync(_load, self._request, abandoned, abandon_on_cancel=True)
             await self._warm_up()
         except BaseException:
+            abandoned.set()
             await self.aclose()
             raise
         return self
@@ -273,19 +279,16 @@ class TTS:
             raise failures[0].error
 
 
-def _load(request: _Request) -> _Open:
-    from cf_agents.backends import choose
-    from cf_agents.checkpoint import Checkpoint
+def _load(request: _Request, abandoned: threading.Event) -> _Open:
+    from cf_agents.builtin import open_model
 
-    source = request.model
-    if source == DEFAULT_MODEL:
-        from cf_agents.builtin import tiny_folder
-
-        request.progress(f"Looking for {source}")
-        source = tiny_folder()
-    else:
-        request.progress(f"Looking for {source}")
-    checkpoint = Checkpoint.open(source, revision=request.revision, local_files_only=request.local_files_only)
+    request.progress(f"Looking for {request.model}")
+    checkpoint = open_model(
+        request.model,
+        revision=request.revision,
+        local_files_only=request.local_files_only,
+        progress=request.progress is not _silently,
+    )
     if not checkpoint.config.trained:
         logger.info("%s has random weights that nobody trained: what it says is noise.", request.model)
     voices = {name: Voice.load(path) for name, path in checkpoint.voices.items()}
@@ -297,7 +300,10 @@ def _load(request: _Request) -> _Open:
     from cf_agents.loading import thread_link
 
     choice = choose(request.backend, request.device, request.dtype)
-    return _Open(checkpoint, choice, voices, thread_link(checkpoint, choice, request.max_streams, request.progress))
+    link = thread_link(checkpoint, choice, request.max_streams, request.progress)
+    if abandoned.is_set():
+        link.close()
+    return _Open(checkpoint, choice, voices, link)
 
 
 def _params(params: DecodeParams | str) -> DecodeParams:

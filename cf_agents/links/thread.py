@@ -59,7 +59,11 @@ class ThreadLink(Generic[D, V, S]):
     async def aclose(self) -> None:
         """See `Link.aclose`. Waits for the step under way, in a worker thread; a cancelled caller waits for it too."""
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._scheduler.close)
+            await anyio.to_thread.run_sync(self.close)
+
+    def close(self) -> None:
+        """`aclose` for a thread without an event loop: blocks until the scheduler's thread has ended."""
+        self._scheduler.close()
 
     def _abandon(self, speech: Speech[D, S]) -> None:
         with contextlib.suppress(StreamClosed):

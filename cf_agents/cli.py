@@ -1,0 +1,139 @@
+"""The command line: `cf-agents say`, `voice` and `doctor`. Parses, and turns errors into messages; knows no work itself."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.text import Text
+
+import cf_agents
+from cf_agents.backends import Backend, Dtype
+from cf_agents.config import PRESETS, DecodeParams
+from cf_agents.errors import CfAgentsError
+from cf_agents.tts import DEFAULT_MODEL, DEFAULT_VOICE
+
+FAILED = 2
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
+
+_KNOBS: dict[str, tuple[type, str]] = {
+    "steps": (int, "denoising steps per block at most"),
+    "temperature": (float, "of token sampling; 0 takes the most likely token"),
+    "early": (float, "alpha of early decoding; more is faster, 0 is off"),
+    "guidance": (float, "classifier-free guidance weight; 0 halves the work"),
+    "schedule_shift": (float, "t of the unmasking curve"),
+    "position_noise": (float, "noise on the scores that rank positions"),
+    "prior": (str, "causal or marginal: what scores are measured against"),
+    "block_size": (int, "speech tokens per block, 40 ms each"),
+    "max_tokens": (int, "most speech tokens of one segment"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, 2 for an error that was told, 130 when interrupted."""
+    args = parser().parse_args(argv)
+    console = Console(stderr=True, highlight=False)
+    if args.verbose:
+        logging.basicConfig(level=logging.DEBUG if args.verbose > 1 else logging.INFO, stream=sys.stderr)
+    try:
+        match args.command:
+            case "say":
+                from cf_agents.cli_say import say
+
+                return say(args, _params(args), console)
+            case "doctor":
+                from cf_agents.doctor import report
+
+                report(console, args.model)
+            case _:
+                from cf_agents.cli_voice import make, show
+
+                make(args, console) if args.action == "make" else show(args, console)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return FAILED
+    except BaseExceptionGroup as group:
+        if not _tell(group, console):
+            raise
+        return FAILED
+    except CfAgentsError as error:
+        _tell(error, console)
+        return FAILED
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(prog="cf-agents", description="Streaming text-to-speech for voice agents.")
+    top.add_argument("--version", action="version", version=f"cf-agents {cf_agents.__version__}")
+    commands = top.add_subparsers(dest="command", required=True)
+    _say_parser(commands.add_parser("say", help="speak a text, standard input as it arrives, or many texts at once"))
+    voice = commands.add_parser("voice", help="make a voice of a recording, or look at one")
+    actions = voice.add_subparsers(dest="action", required=True)
+    make = actions.add_parser("make", help="make a voice of at least 3 s of clean speech")
+    make.add_argument("recording", type=Path, help="a wav, flac, mp3 or ogg file")
+    make.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    make.add_argument("--name", help="what the voice is called; the file's name if not given")
+    make.add_argument("--exaggeration", type=float, default=0.5, metavar="X", help="0 to 2; 0.5 is neutral")
+    show = actions.add_parser("show", help="what a voice file holds")
+    show.add_argument("file", type=Path)
+    doctor = commands.add_parser("doctor", help="what is installed, and what would run")
+    for each in (make, show, doctor):
+        _common(each)
+    return top
+
+
+def _say_parser(say: argparse.ArgumentParser) -> None:
+    say.add_argument("text", nargs="*", help="what to say; without it standard input is spoken as it arrives")
+    say.add_argument("--file", type=Path, metavar="FILE", help="many texts, one a line, spoken at once into the folder of -o")
+    say.add_argument(
+        "-o", "--output", metavar="PATH", help="a wav file; a folder with --file; - is raw s16le on standard output"
+    )
+    say.add_argument("--play", action="store_true", help="play it (needs the package sounddevice)")
+    say.add_argument("--voice", default=DEFAULT_VOICE, help="a voice of the model, or a voice file")
+    say.add_argument("--exaggeration", type=float, metavar="X", help="0 to 2; 0.5 is neutral")
+    say.add_argument("--seed", type=int, help="the same seed and text give the same speech")
+    say.add_argument("--sample-rate", type=int, metavar="HZ", help="of the output; the model's if not given")
+    say.add_argument("--lead", type=float, metavar="S", help="how far synthesis runs ahead of playback; no limit into a file")
+    say.add_argument("--quiet", action="store_true", help="no figures and no timeline")
+    say.add_argument("--backend", choices=get_args(Backend), default="auto")
+    say.add_argument("--dtype", choices=get_args(Dtype), default="auto")
+    say.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
+    say.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
+    say.add_argument("--streams", type=int, default=8, metavar="N", help="texts of --file spoken at the same time")
+    say.add_argument("--preset", choices=list(PRESETS), default="released", help="decoding knobs to start from")
+    for name, (kind, meaning) in _KNOBS.items():
+        say.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
+    _common(say)
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default=DEFAULT_MODEL, help="tiny, a checkpoint folder, or a hub id")
+    command.add_argument("--revision", help="a branch, tag or commit of the hub")
+    command.add_argument("--offline", action="store_true", help="use the hub's cache only")
+    command.add_argument("-v", "--verbose", action="count", default=0, help="say what is done; twice for more")
+
+
+def _params(args: argparse.Namespace) -> DecodeParams:
+    given = {name: value for name, value in vars(args).items() if name in _KNOBS and value is not None}
+    return dataclasses.replace(DecodeParams.preset(args.preset), **given)
+
+
+def _tell(error: BaseException, console: Console) -> bool:
+    """Print what this package raised on purpose; whether that was all there is."""
+    if isinstance(error, BaseExceptionGroup):
+        told = [_tell(each, console) for each in error.exceptions]
+        return all(told)
+    if isinstance(error, CfAgentsError):
+        console.print(Text("cf-agents: ", "bold red") + Text(f"{type(error).__name__}: {error}", "default"), soft_wrap=True)
+        return True
+    return isinstance(error, KeyboardInterrupt)

@@ -1,0 +1,80 @@
+"""What is installed on this machine and what would run on it, as a table to read or to put into a bug report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import cf_agents
+from cf_agents import backends
+from cf_agents.builtin import TINY_NAME
+from cf_agents.checkpoint import RELEASED_REPOSITORY, T3_FILE, Checkpoint
+from cf_agents.errors import CfAgentsError
+
+_NEEDED = ("numpy", "anyio", "tokenizers", "safetensors", "huggingface-hub", "soundfile", "soxr", "num2words", "rich")
+_EXTRAS = {
+    "sounddevice": "--play",
+    "trio": "the other event loop",
+    "flashinfer-python": "the paged engine to come",
+    "mlx": "Apple silicon to come",
+}
+
+
+def report(console: Console, model: str) -> None:
+    """Print the table. Looks only: nothing is downloaded, built or changed."""
+    import torch
+
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_row("cf_agents", cf_agents.__version__)
+    table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
+    table.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    for n in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(n)
+        table.add_row(f"cuda:{n}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB, compute {about.major}.{about.minor}")
+    if torch.cuda.device_count() == 0:
+        table.add_row(
+            "cuda", f"none (torch was built {'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'})"
+        )
+    if torch.backends.mps.is_available():
+        table.add_row("mps", "available")
+    table.add_row("packages", ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in _NEEDED))
+    for name, use in _EXTRAS.items():
+        table.add_row(name, f"{_version(name) or 'not installed'} ({use})")
+    table.add_row("would run", backends.choose().why)
+    for name, why in backends.unavailable().items():
+        table.add_row(name, why)
+    table.add_row("released model", _released())
+    table.add_row(f"model {model}", _model(model))
+    console.print(table, soft_wrap=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _released() -> str:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    found = try_to_load_from_cache(RELEASED_REPOSITORY, T3_FILE)
+    return f"{RELEASED_REPOSITORY}: {Path(found).parent if isinstance(found, str) else f'not in {HF_HUB_CACHE}'}"
+
+
+def _model(model: str) -> str:
+    if model == TINY_NAME:
+        return "built when it is first asked for; untrained"
+    try:
+        checkpoint = Checkpoint.open(model, local_files_only=True, progress=False)
+        checkpoint.verify()
+    except CfAgentsError as error:
+        return f"{type(error).__name__}: {error}"
+    trained = "trained" if checkpoint.config.trained else "untrained"
+    return f"{checkpoint.config.name} in {checkpoint.folder}, {trained}, voices: {', '.join(checkpoint.voices) or 'none'}"
