@@ -84,9 +84,9 @@ class FlowConfig:
     """Width of an attention chunk in `chunk` mode, in speech tokens."""
     window_tokens: int = 0
     """`chunk` mode: speech tokens before a chunk that it attends to besides the prompt; 0 is all of them."""
-    history_tokens: int = 16
+    history_tokens: int = 32
     """`continue` mode: emitted speech tokens that are computed again, with their mel as condition, to continue from."""
-    prompt_tokens: int = 0
+    prompt_tokens: int = 125
     """`continue` mode: at most so many of the prompt's last tokens are used; 0 is all of them."""
     steps: int = 2
     mel_bins: int = 80

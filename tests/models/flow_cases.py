@@ -24,19 +24,24 @@ TINY = FlowConfig(
     blocks_per_stage=1,
     mid_stages=2,
 )
+"""The sizes of the golden; 512 and the four layers after upsampling are literals in the published package."""
+
+SMALL = replace(
+    TINY, encoder_dim=64, encoder_heads=2, encoder_ffn=128, up_encoder_blocks=2, channels=32, blocks_per_stage=2, mid_stages=1
+)
 
 
-def tiny_flow(**changes: object) -> Flow:
-    """A flow of `TINY` with `changes`; all of them share their weights."""
+def small_flow(base: FlowConfig = SMALL, **changes: object) -> Flow:
+    """A flow of the sizes of `base` with `changes` that are not sizes; all of a base share their drawn weights."""
     with torch.device("meta"):
-        flow = Flow(replace(TINY, **changes))  # pyright: ignore[reportArgumentType]
-    flow.load_state_dict(_weights(), assign=True)
+        flow = Flow(replace(base, **changes))  # pyright: ignore[reportArgumentType]
+    flow.load_state_dict(_weights(base), assign=True)
     return flow.eval()
 
 
 @cache
-def _weights() -> dict[str, Tensor]:
-    flow = Flow(TINY)
+def _weights(config: FlowConfig) -> dict[str, Tensor]:
+    flow = Flow(config)
     load_drawn(flow, "flow.")
     return flow.state_dict()
 

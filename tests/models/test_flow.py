@@ -13,7 +13,7 @@ from cf_agents.models.flow import Flow, FlowPrompt
 from cf_agents.models.flow_cache import reach
 from cf_agents.models.flow_stream import chunk_reach
 from cf_agents.models.layout import released_layout
-from tests.models.flow_cases import blocks, case, stream, tiny_flow
+from tests.models.flow_cases import TINY, blocks, case, small_flow, stream
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 EXACT = 1e-5
@@ -31,7 +31,7 @@ def test_released_names_and_shapes() -> None:
 def test_offline_equals_the_published_package() -> None:
     with np.load(GOLDENS / "flow.npz") as file:
         golden = {name: torch.from_numpy(file[name]) for name in file.files}
-    flow = tiny_flow()
+    flow = small_flow(TINY)
     prompt = FlowPrompt(golden["prompt_tokens"].long(), golden["prompt_mel"], golden["speaker"])
     tokens = golden["tokens"].long()[None]
     every = torch.cat([prompt.tokens[None], tokens], 1)
@@ -49,7 +49,7 @@ def test_offline_equals_the_published_package() -> None:
     ("prompt", "generated"), [(23, 37), (0, 40), (2, 5), (3, 1), (50, 64), (19, 100), (35, 46), (35, 47), (16, 48), (17, 16)]
 )
 def test_chunk_streaming_equals_chunked_offline(prompt: int, generated: int, window: int) -> None:
-    flow = tiny_flow(mode="chunk", window_tokens=window)
+    flow = small_flow(mode="chunk", window_tokens=window)
     utterance = case(prompt, generated)
     whole = flow.offline_chunked(utterance.tokens[None], utterance.prompt, utterance.noise[None])[0]
     pieces = stream(flow, utterance, blocks(generated))
@@ -60,14 +60,14 @@ def test_chunk_streaming_equals_chunked_offline(prompt: int, generated: int, win
 
 @pytest.mark.parametrize("sizes", [[1] * 37, [5, 0, 20, 12], [37], [36, 1, 0], [16, 16, 2, 3], [32, 5], [15, 1, 1, 20]])
 def test_chunk_streaming_takes_tokens_in_any_portions(sizes: list[int]) -> None:
-    flow = tiny_flow(mode="chunk")
+    flow = small_flow(mode="chunk")
     utterance = case(20, 37)
     whole = flow.offline_chunked(utterance.tokens[None], utterance.prompt, utterance.noise[None])[0]
     assert (torch.cat(stream(flow, utterance, sizes), 1) - whole).abs().max() <= EXACT
 
 
 def test_a_full_look_ahead_closes_a_chunk_even_when_nothing_follows() -> None:
-    flow = tiny_flow(mode="chunk")
+    flow = small_flow(mode="chunk")
     utterance = case(20, 32)
     whole = flow.offline_chunked(utterance.tokens[None], utterance.prompt, utterance.noise[None])[0]
     pieces = stream(flow, utterance, [16, 16, 0])
@@ -78,9 +78,9 @@ def test_a_full_look_ahead_closes_a_chunk_even_when_nothing_follows() -> None:
 def test_the_window_and_the_chunks_are_not_the_full_attention() -> None:
     utterance = case(20, 70)
     inputs = utterance.tokens[None], utterance.prompt, utterance.noise[None]
-    full = tiny_flow().offline(*inputs)
-    chunked = tiny_flow(mode="chunk").offline_chunked(*inputs)
-    windowed = tiny_flow(mode="chunk", window_tokens=16).offline_chunked(*inputs)
+    full = small_flow().offline(*inputs)
+    chunked = small_flow(mode="chunk").offline_chunked(*inputs)
+    windowed = small_flow(mode="chunk", window_tokens=16).offline_chunked(*inputs)
     assert (full - chunked).abs().mean() > 1e-3
     assert (chunked - windowed).abs().mean() > 1e-3
 
@@ -101,20 +101,20 @@ def test_chunk_attention_by_hand() -> None:
 
 def test_bfloat16_speaks_the_same() -> None:
     utterance = case(20, 37)
-    whole = tiny_flow(mode="chunk").offline_chunked(utterance.tokens[None], utterance.prompt, utterance.noise[None])[0]
-    for mode in ("chunk", "continue"):
-        mel = torch.cat(stream(tiny_flow(mode=mode).bfloat16(), utterance, blocks(37)), 1)
-        assert mel.dtype == torch.float32
-        assert (mel - whole).abs().mean() < 0.1 * whole.std()
+    whole = small_flow(mode="chunk").offline_chunked(utterance.tokens[None], utterance.prompt, utterance.noise[None])[0]
+    mel = torch.cat(stream(small_flow(mode="chunk").bfloat16(), utterance, blocks(37)), 1)
+    assert mel.dtype == torch.float32
+    assert (mel - whole).abs().mean() < 0.02 * whole.std()
+    assert small_flow().bfloat16().offline(utterance.tokens[None], utterance.prompt, utterance.noise[None]).isfinite().all()
 
 
 def test_replaced_weights_are_noticed() -> None:
     utterance = case(20, 20)
     inputs = utterance.tokens[None], utterance.prompt, utterance.noise[None]
-    flow = tiny_flow()
+    flow = small_flow()
     before = flow.offline(*inputs)
     flow.load_state_dict({name: 1.1 * value for name, value in flow.state_dict().items()})
-    fresh = tiny_flow()
+    fresh = small_flow()
     fresh.load_state_dict(flow.state_dict(), assign=True)
     after = flow.offline(*inputs)
     assert torch.equal(after, fresh.offline(*inputs))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Container
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cf_agents.models.flow import Flow, FlowState
+from cf_agents.models.flow import Flow, FlowPrompt, FlowState
+from cf_agents.models.flow_cache import Reach
 from cf_agents.models.noise import SeededNoise
-from tests.models.flow_cases import Case, blocks, case, stream, tiny_flow
+from tests.models.flow_cases import SMALL, Case, blocks, case, small_flow, stream
 
 MODES = [{"mode": "chunk"}, {"mode": "chunk", "window_tokens": 16}, {"mode": "continue"}]
 EXACT = 1e-5
@@ -19,7 +22,7 @@ EXACT = 1e-5
 
 @pytest.fixture(params=MODES, ids=["chunk", "window", "continue"])
 def flow(request: pytest.FixtureRequest) -> Flow:
-    return tiny_flow(**request.param)
+    return small_flow(**request.param)
 
 
 def test_a_row_in_any_batch_equals_the_row_alone(flow: Flow) -> None:
@@ -75,6 +78,46 @@ def test_a_prepared_voice_is_shared_and_never_changes(flow: Flow) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_continuing_is_an_offline_call_with_what_was_emitted_as_prompt() -> None:
+    history = 8
+    flow = small_flow(mode="continue", history_tokens=history)
+    utterance = case(3, 24)  # a prompt this short is all context: nothing of it is cached
+    voice, tokens, noise = utterance.prompt, utterance.tokens, utterance.noise
+    first, second = stream(flow, utterance, [16, 8])
+    kept = slice(13 - history, 13)
+    prompt = FlowPrompt(
+        torch.cat([voice.tokens, tokens[kept]]), torch.cat([voice.mel, first.T[2 * kept.start :]]), voice.speaker
+    )
+    kept_noise = torch.cat([noise[:, :6], noise[:, 6 + 2 * kept.start :]], 1)
+    wanted = flow.offline(tokens[None, 13:], prompt, kept_noise[None])[0]
+    assert (second - wanted).abs().max() <= EXACT
+
+
+def test_the_cached_prompt_attends_to_itself_and_is_attended_to() -> None:
+    flow = small_flow(mode="continue")
+    utterance = case(20, 16)
+    voice, total, cached = utterance.prompt, 33, 17
+    (first,) = flow.step([utterance.open(flow)], [utterance.tokens], [False])
+    place = torch.arange(total)
+    seen = (place[:, None] >= cached) | (place[None, :] < cached)
+    who = Reach(seen[None, None], (place[:, None] - place + total)[None, None], -total, total)
+    mel = torch.nn.functional.pad(voice.mel, (0, 0, 0, 26))[None]
+    with torch.inference_mode():
+        mean = flow.encode(torch.cat([voice.tokens, utterance.tokens])[None], who)
+        speaker = flow.spk_embed_affine_layer(torch.nn.functional.normalize(voice.speaker[None]))
+        whole = flow.decoder(mean, speaker, mel, utterance.noise.T[None, : 2 * total], who.doubled().mask, None)
+    assert (first - whole[0, 40:].T).abs().max() <= EXACT
+
+
+def test_a_long_prompt_keeps_its_end() -> None:
+    flow = small_flow(mode="continue", prompt_tokens=12)
+    utterance = case(30, 40)
+    voice = utterance.prompt
+    shorter = Case(utterance.tokens, FlowPrompt(voice.tokens[18:], voice.mel[36:], voice.speaker), utterance.noise[:, 36:])
+    trimmed, wanted = (torch.cat(stream(flow, one, blocks(40)), 1) for one in (utterance, shorter))
+    assert torch.equal(trimmed, wanted)
+
+
 def test_opening_runs_no_network(flow: Flow) -> None:
     voice = flow.prepare(case(23, 0).prompt)
     with FlopCounterMode(display=False) as counter:
@@ -84,13 +127,20 @@ def test_opening_runs_no_network(flow: Flow) -> None:
 
 @pytest.mark.parametrize("changes", [{"mode": "chunk", "window_tokens": 32}, {"mode": "continue"}])
 def test_cost_per_block_is_bounded(changes: dict[str, object]) -> None:
-    flow = tiny_flow(**changes)
-    costs = block_costs(flow, case(40, 16 * 41))
+    costs = block_costs(small_flow(SMALL, **changes), case(40, 16 * 41), (4, 40))
     assert costs[40] <= 1.1 * costs[4]
 
 
+def test_streaming_costs_little_more_than_offline() -> None:
+    flow = small_flow(mode="continue")
+    utterance = case(75, 128)
+    with FlopCounterMode(display=False) as whole:
+        flow.offline(utterance.tokens[None], utterance.prompt, utterance.noise[None])
+    assert sum(block_costs(flow, utterance, range(8)).values()) <= 2.5 * whole.get_total_flops()
+
+
 def test_a_window_bounds_the_memory() -> None:
-    flow = tiny_flow(mode="chunk", window_tokens=32)
+    flow = small_flow(mode="chunk", window_tokens=32)
     utterance = case(40, 16 * 12)
     state = utterance.open(flow)
     for part in utterance.tokens.split(16):
@@ -120,12 +170,13 @@ def test_stepping_a_finished_state_is_refused(flow: Flow) -> None:
         flow.step([state], [utterance.tokens], [False])
 
 
-def block_costs(flow: Flow, utterance: Case) -> list[int]:
-    """Floating-point operations of each block of 16 tokens."""
+def block_costs(flow: Flow, utterance: Case, counted: Container[int]) -> dict[int, int]:
+    """Floating-point operations of the `counted` blocks of 16 tokens; the others run uncounted."""
     state = utterance.open(flow)
-    costs = []
-    for part in utterance.tokens.split(16):
-        with FlopCounterMode(display=False) as counter:
+    costs = {}
+    for i, part in enumerate(utterance.tokens.split(16)):
+        with FlopCounterMode(display=False) if i in counted else nullcontext() as counter:
             flow.step([state], [part], [False])
-        costs.append(counter.get_total_flops())
+        if counter is not None:
+            costs[i] = counter.get_total_flops()
     return costs
