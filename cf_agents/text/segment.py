@@ -240,8 +240,6 @@ class Segmenter:
                 self._places.popleft()
             if self._word is not None and self._word < cut:
                 self._word = cut
-            if self._undecided and self._undecided.at <= cut:
-                self._undecided = None
 
     def _choose(self) -> int | None:
         policy, length = self._policy, self._end - self._cut

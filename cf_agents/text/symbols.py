@@ -68,7 +68,7 @@ def read_symbol(text: str, at: int, previous: str) -> tuple[int, str]:
         return found.end(), found.group()
     if sign == "/":
         return _slash(text, at, previous, before, after)
-    if sign == "#" and after:
+    if sign == "#":
         return _hash(at, text, before, after)
     if sign == "~" and after.isdecimal():
         return at + 1, "about "

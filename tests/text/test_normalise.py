@@ -116,7 +116,7 @@ CASES = {
     ],
     "symbols": [
         ("Tom & Ann @ work, 100% #fun", "Tom and Ann at work, one hundred percent hashtag fun"),
-        ("C# or C++", "C sharp or C plus plus"),
+        ("C# or C++ or F#", "C sharp or C plus plus or F sharp"),
         ("well-known, wait - what—now", "well known, wait, what, now"),
         ("a -> b | c", "a to b, c"),
     ],
@@ -124,6 +124,7 @@ CASES = {
         ("**Bold** and *it* and `code_x` ~~old~~", "Bold and it and code x old"),
         ("[a link](http://x.com/a_(b)) ![alt](u) [1]", "a link alt"),
         ("# Title\n\n- one\n- two!\n1. three", "Title. one. two! one. three"),
+        ("1. One\n2. Two", "one. One. two. Two"),
         ("| a | b |\n|---|---|\n| c | d |", "a, b. c, d"),
         ("```python\nx\n```\nEnd", "x. End"),
         ("<b>hi</b> there<br>you &amp; me &lt; us", "hi there. you and me us"),

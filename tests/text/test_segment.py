@@ -143,6 +143,18 @@ def test_an_abbreviation_that_may_end_a_sentence_waits_for_the_next_word() -> No
     ]
 
 
+def test_a_link_stays_whole() -> None:
+    link = "[the guide, which is quite long, and more](https://example.com/a,b), "
+    assert segments_of([link + "and then we go."], 0.0)[0] == link
+
+
+@pytest.mark.parametrize("pad", range(40))
+def test_a_cut_at_a_space_spares_amounts_and_names(pad: int) -> None:
+    text = "x" * (pad + 20) + " sold Anna Berg three pears with price $5 total sum 12 500 units" * 3
+    for segment in segments_of([text], 0.0)[:-1]:
+        assert segment.split()[-1] not in ("price", "sum", "12", "Anna", "with", "$5")
+
+
 def test_a_lone_word_is_not_a_segment() -> None:
     segmenter = Segmenter()
     assert segmenter.push("Hi! ") == []
