@@ -49,7 +49,7 @@ def best_ms(run: object, number: int = 50) -> float:
 
 
 def token_times_us() -> tuple[float, float]:
-    """Microseconds per push of a four-character token: median and maximum over 100,000 characters."""
+    """Microseconds per push of a four-character token: median and 99.9th percentile over 100,000 characters."""
     text = (PLAIN + DENSE) * 250
     segmenter = Segmenter()
     clock = timeit.default_timer
@@ -58,16 +58,16 @@ def token_times_us() -> tuple[float, float]:
         start = clock()
         segmenter.push(text[at : at + 4])
         times.append((clock() - start) * 1e6)
-    return statistics.median(times), max(times)
+    return statistics.median(times), sorted(times)[-len(times) // 1000]
 
 
 def costs() -> list[tuple[str, str]]:
     normalise(PLAIN + DENSE)
-    median, most = token_times_us()
+    median, rare = token_times_us()
     rows = [
         ("normalise, 200 characters of plain prose", f"{best_ms(lambda: normalise(PLAIN)):.2f} ms"),
         ("normalise, 200 characters dense with numbers and signs", f"{best_ms(lambda: normalise(DENSE)):.2f} ms"),
-        ("Segmenter.push of a 4-character token, median / maximum", f"{median:.1f} / {most:.0f} µs"),
+        ("Segmenter.push of a 4-character token, median / 99.9th percentile", f"{median:.1f} / {rare:.0f} µs"),
     ]
     for name, unit in (("plain prose", PLAIN), ("1", "1"), ("a.", "a."), ("1,", "1,"), ("$", "$")):
         source = (unit * (MEGABYTE // len(unit) + 1))[:MEGABYTE]
