@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Conditioning, Prefix, Row
+from cf_agents.engines.dense_plan import DenseRow, Layout, Plan, ScorePlan
 from cf_agents.errors import EngineFull, TextError
 from cf_agents.models.t3 import T3, prior, rotary_table
 
@@ -40,29 +41,6 @@ _MOST_NULLS = 512
 _Key = TypeVar("_Key", int, str)
 
 
-@dataclass(eq=False)
-class DenseRow:
-    """One slot of the cache in use."""
-
-    slot: int
-    capacity: int
-    cached: int = 0
-    """Places of the slot that hold the past."""
-    folded: int = 0
-    """Positions that have no place of their own: a null row's zeros."""
-    held: tuple[int, ...] = ()
-    """A finished block that the next forward carries."""
-    is_open: bool = True
-
-    @property
-    def length(self) -> int:
-        return self.cached + self.folded + len(self.held)
-
-    @property
-    def room(self) -> int:
-        return self.capacity - self.cached - len(self.held)
-
-
 @dataclass(frozen=True)
 class _Shared:
     """Keys and values [layers, places, H * E] that rows have in common, and the last hidden state [C] where it is needed."""
@@ -70,48 +48,6 @@ class _Shared:
     keys: Tensor
     values: Tensor
     hidden: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Where the queries of one forward lie; built on the host, used by every layer, kept while the batch does not change."""
-
-    rows: int
-    queries: int
-    keys: int
-    positions: Tensor
-    """[T] rotary positions."""
-    places: Tensor
-    """[T] flat cache places to write."""
-    slots: Tensor | slice
-    limit: Tensor
-    """[N, Q] how many places each query sees."""
-    pad: Tensor | None
-    """[N * Q] query of each padded place, None where every row has Q."""
-    unpad: Tensor | None
-    """[T] the way back."""
-
-
-@dataclass(frozen=True)
-class _ScorePlan:
-    plan: _Plan
-    order: Tensor | None
-    """[N] rows sorted by slot, None where they came so."""
-    ids: Tensor
-    """[T] speech ids of held blocks; open places are filled in."""
-    local: Tensor
-    """[T] block-local positions."""
-    open_at: Tensor
-    """[N * D] where open ids go in [T]."""
-    open_queries: Tensor
-    """[N, Q] bool: queries of the open block."""
-    head_at: Tensor
-    """[N * D] hidden states the logits come from, rows as the caller gave them, in [T hidden | N shift states]."""
-    slots: Tensor
-    """[N] by slot order."""
-    clean_at: Tensor | None
-    """Last clean hidden state of each row that carries a block, and the slots they belong to."""
-    clean_slots: Tensor | None
 
 
 class DenseEngine:
@@ -133,10 +69,11 @@ class DenseEngine:
         self._free = list(range(max_rows))
         longest = max_length + config.max_text_tokens + config.conditioning_length
         self._cos, self._sin = rotary_table(config, longest, device, dtype)
+        self._layout = Layout(max_rows, max_length, longest, device)
         self._voices: OrderedDict[str, _Shared] = OrderedDict()
         self._nulls: OrderedDict[int, _Shared] = OrderedDict()
         self._priors: dict[int, Tensor] = {}
-        self._last: tuple[object, _ScorePlan] | None = None
+        self._last: tuple[object, ScorePlan] | None = None
 
     @property
     def config(self) -> T3Config:
@@ -169,7 +106,7 @@ class DenseEngine:
         batch = _dense(rows)
         key = (tokens.shape[1], tuple((row.slot, row.cached, row.folded, row.held) for row in batch))
         if self._last is None or self._last[0] != key:
-            self._last = (key, self._score_plan(batch, tokens.shape[1]))
+            self._last = (key, self._layout.score_plan(batch, tokens.shape[1]))
         score = self._last[1]
         tokens = tokens if score.order is None else tokens[score.order]
         ids = score.ids.index_copy(0, score.open_at, tokens.flatten().clamp(min=0))
@@ -253,7 +190,7 @@ class DenseEngine:
             return
         counts = [part.shape[0] for part in embedded]
         starts = [row.cached for row in todo]
-        plan = self._plan(todo, counts)
+        plan = self._layout.plan(todo, counts)
         hidden = self._forward(plan, torch.cat(embedded), plan.limit)
         last = torch.tensor(np.cumsum(counts) - 1, device=t3.device)
         self._shift.index_copy_(0, torch.tensor([row.slot for row in todo], device=t3.device), hidden[last])
@@ -300,7 +237,7 @@ class DenseEngine:
 
     # The forward
 
-    def _forward(self, plan: _Plan, x: Tensor, limit: Tensor) -> Tensor:
+    def _forward(self, plan: Plan, x: Tensor, limit: Tensor) -> Tensor:
         cos, sin = self._cos[plan.positions], self._sin[plan.positions]
         mask = self._mask(plan, limit).to(x.dtype)
         rows, length, heads = self._max_rows, self._max_length, self.config.num_heads
@@ -317,84 +254,11 @@ class DenseEngine:
 
         return self._t3.backbone(x, cos, sin, attend)
 
-    def _mask(self, plan: _Plan, limit: Tensor) -> Tensor:
+    def _mask(self, plan: Plan, limit: Tensor) -> Tensor:
         place = torch.arange(plan.keys, device=limit.device)
         mask = torch.zeros(1, device=limit.device).masked_fill((place >= limit[..., None])[:, None], -math.inf)  # [N, 1, Q, L]
         mask[..., :_NULL_PLACES] += self._bias[plan.slots][:, None, None]
         return mask
-
-    def _plan(self, rows: list[DenseRow], counts: list[int], limits: list[np.ndarray] | None = None) -> _Plan:
-        """Lay out `counts` new queries behind each row's past; causal unless `limits` says what each query sees."""
-        device = self._t3.device
-        count, past = np.array(counts), np.array([row.cached for row in rows])
-        first = np.cumsum(count) - count
-        owner = np.repeat(np.arange(len(rows)), count)  # [T]
-        offset = np.arange(count.sum()) - first[owner]
-        place = past[owner] + offset
-        slot = np.array([row.slot for row in rows])
-        flat = np.where(place < self._max_length, slot[owner] * self._max_length + place, self._max_rows * self._max_length)
-        position = place + np.array([row.folded for row in rows])[owner]
-        queries = int(count.max())
-        limit = np.ones((len(rows), queries), np.int64)
-        limit[owner, offset] = place + 1 if limits is None else np.concatenate(limits)
-        ragged = bool((count != queries).any())
-        padded = np.zeros((len(rows), queries), np.int64)
-        padded[owner, offset] = np.arange(len(owner))
-        in_a_run = slot[-1] - slot[0] == len(slot) - 1 and bool((np.diff(slot) > 0).all())
-
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-        return _Plan(
-            rows=len(rows),
-            queries=queries,
-            keys=min(int((past + count).max()), self._max_length),
-            positions=put(np.minimum(position, self._cos.shape[0] - 1)),
-            places=put(flat),
-            slots=slice(int(slot[0]), int(slot[-1]) + 1) if in_a_run else put(slot),
-            limit=put(limit),
-            pad=put(padded.ravel()) if ragged else None,
-            unpad=put(owner * queries + offset) if ragged else None,
-        )
-
-    def _score_plan(self, batch: list[DenseRow], size: int) -> _ScorePlan:
-        device = self._t3.device
-        order = sorted(range(len(batch)), key=lambda i: batch[i].slot)
-        rows = [batch[i] for i in order]
-        held = [len(row.held) for row in rows]
-        limits, ids, local, open_at, open_queries, head, clean = [], [], [], [], [], [], []
-        total = sum(held) + size * len(rows)
-        widest = max(held) + size
-        start = 0
-        for n, (row, carried) in enumerate(zip(rows, held, strict=True)):
-            end = row.cached + carried
-            limits.append(np.full(carried + size, end))
-            ids += [*row.held, *[0] * size]
-            local += [*range(carried), *range(size)]
-            open_at += range(start + carried, start + carried + size)
-            open_queries.append([carried <= q < carried + size for q in range(widest)])
-            before = start + carried - 1 if carried else total + n
-            head.append([before, *range(start + carried, start + carried + size - 1)])
-            if carried:
-                clean.append((start + carried - 1, row.slot))
-            start += carried + size
-        head_of = dict(zip(order, head, strict=True))
-
-        def put(values: Sequence[object]) -> Tensor:
-            return torch.tensor(values, device=device)
-
-        return _ScorePlan(
-            plan=self._plan(rows, [carried + size for carried in held], limits),
-            order=None if order == list(range(len(batch))) else put(order),
-            ids=put(ids),
-            local=put(local),
-            open_at=put(open_at),
-            open_queries=put(open_queries),
-            head_at=put([at for i in range(len(batch)) for at in head_of[i]]),
-            slots=put([row.slot for row in rows]),
-            clean_at=put([at for at, _ in clean]) if clean else None,
-            clean_slots=put([slot for _, slot in clean]) if clean else None,
-        )
 
 
 def _dense(rows: Sequence[Row], *, closed: bool = False) -> list[DenseRow]:
