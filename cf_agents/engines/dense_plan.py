@@ -84,11 +84,12 @@ class ScorePlan:
 
 @dataclass(frozen=True)
 class Layout:
-    """The cache's shape: `max_rows` slots of `max_length` places, one more that nobody reads, and `positions` of rotary tables."""
+    """The cache's shape: `max_rows` slots of `max_length` places and one more that nobody reads."""
 
     max_rows: int
     max_length: int
     positions: int
+    """Length of the rotary tables."""
     device: torch.device
 
     def plan(self, rows: list[DenseRow], counts: list[int], limits: list[np.ndarray] | None = None) -> Plan:
