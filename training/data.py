@@ -1,10 +1,10 @@
 """A data set of synthetic speech: a folder of flat arrays, one utterance after the other, read through memory maps.
 
-    index.json   text, speaker (index into `SPEAKERS`), tokens (n of each utterance), words, phones (names of the labels)
+    index.json   text, speaker (index into `SPEAKERS`), tokens (n of each utterance), words
     wave.i16     24 kHz samples x 32767                     960 n
     mel.f16      log mel as `flow_mel` gives it, 80 bins    2 n frames
     heard.f16    what the speech tokenizer hears            4 n frames
-    phones.u8    phone label of each mel frame, 0 silence   2 n
+    phones.u8    phone of each mel frame, see `PHONES`    2 n
     place.f32    character spoken at each token's centre    n
     tokens.i16   speech tokens, once there are any          n
 
@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from cf_agents.config import FRAMES_PER_TOKEN, REFERENCE_RATE, SAMPLE_RATE
 from cf_agents.models.reference.features import flow_mel, resample_sinc, tokenizer_mel
 from training.config import POCKET, SPEAKERS
-from training.speech import TOKEN_SAMPLES, Word, speak
+from training.speech import PHONES, TOKEN_SAMPLES, Word, speak
 from training.text import Side, sentences
 
 HEARD_PER_TOKEN = 4
 MAX_TOKENS = 270
 INDEX_FILE = "index.json"
 TOKENS_FILE = "tokens.i16"
+_LABELS = {name: label for label, name in enumerate(PHONES)}
 
 
 class Dataset:
@@ -51,7 +52,6 @@ class Dataset:
         self.lengths = np.array(index["tokens"], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self.words: list[list[Word]] = [[Word(*word) for word in words] for words in index["words"]]
-        self.phone_names: list[str] = index["phones"]
         total = int(self.offsets[-1])
         bins = POCKET.flow.mel_bins, POCKET.speech_tokenizer.mel_bins
         self._wave = _map(folder / "wave.i16", np.int16, (total * TOKEN_SAMPLES,))
@@ -78,7 +78,7 @@ class Dataset:
         return self._heard[HEARD_PER_TOKEN * first : HEARD_PER_TOKEN * (first + count)].astype(np.float32)
 
     def phones(self, first: int, count: int) -> NDArray[np.int64]:
-        """Phone labels int64 [2 count], names in `phone_names`."""
+        """Phone labels int64 [2 count], see `speech.PHONES`."""
         return self._phones[FRAMES_PER_TOKEN * first : FRAMES_PER_TOKEN * (first + count)].astype(np.int64)
 
     def place(self, first: int, count: int) -> NDArray[np.float32]:
@@ -112,18 +112,16 @@ def write(folder: Path, side: Side, utterances: int, *, processes: int = 1, seed
     folder.mkdir(parents=True, exist_ok=True)
     chooser = np.random.default_rng(seed)
     jobs = [(text, int(chooser.integers(len(SPEAKERS)))) for text in islice(sentences(side, seed), utterances)]
-    labels = {"": 0}
     index: dict[str, list] = {"text": [], "speaker": [], "tokens": [], "words": []}
     files = {name: (folder / name).open("wb") for name in ("wave.i16", "mel.f16", "heard.f16", "phones.u8", "place.f32")}
     try:
         with multiprocessing.get_context("fork").Pool(processes, _single_thread) as pool:
             for made in pool.imap(_make, jobs, chunksize=16):
                 if made is not None:
-                    _append(made, files, index, labels)
+                    _append(made, files, index)
     finally:
         for file in files.values():
             file.close()
-    index["phones"] = list(labels)
     (folder / INDEX_FILE).write_text(json.dumps(index), "utf-8")
 
 
@@ -179,14 +177,14 @@ def features(wave: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
     return flow_mel(at_24k, POCKET.flow.mel_bins).numpy(), heard.numpy()
 
 
-def _append(made: _Made, files: Mapping[str, BinaryIO], index: dict[str, list], labels: dict[str, int]) -> None:
+def _append(made: _Made, files: Mapping[str, BinaryIO], index: dict[str, list]) -> None:
     tokens = len(made.wave) // TOKEN_SAMPLES
     assert len(made.mel) == FRAMES_PER_TOKEN * tokens
     assert len(made.heard) == HEARD_PER_TOKEN * tokens
     label = np.zeros(FRAMES_PER_TOKEN * tokens, np.uint8)
     for sample, name in made.phones:
         frame = round(sample * FRAMES_PER_TOKEN / TOKEN_SAMPLES)
-        label[frame:] = labels.setdefault(name, len(labels))
+        label[frame:] = _LABELS.get(name, 0)
     place = place_of_tokens(tokens, made.words, len(made.text))
     arrays = {"wave.i16": made.wave, "mel.f16": made.mel, "heard.f16": made.heard, "phones.u8": label, "place.f32": place}
     for name, array in arrays.items():

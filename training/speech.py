@@ -21,6 +21,14 @@ from cf_agents.errors import BackendUnavailable
 from training.config import Speaker
 
 TOKEN_SAMPLES = SAMPLE_RATE // TOKEN_RATE
+PHONES = (
+    *("", "_", "_:", "_!", "0", "3", "3:", ";", "?", "@", "@-", "@2", "@L", "A:", "A@", "D", "E", "I", "I#", "I2", "N", "O2"),
+    *("O:", "O@", "OI", "S", "T", "U", "U@", "V", "Z", "a", "a#", "aI", "aI3", "aI@", "aU", "aa", "b", "d", "dZ", "e@", "eI"),
+    *("f", "g", "h", "i", "i:", "i@", "i@3", "j", "k", "l", "m", "n", "n-", "o@", "oU", "p", "r", "r-", "s", "t", "t#", "t2"),
+    *("tS", "u:", "v", "w", "x", "z"),
+)
+"""espeak-ng's mnemonics for English, by label; the first four are kinds of silence, and so is whatever is not here."""
+PAUSES = 4
 _LOUDNESS = 1.5
 _SILENCE = 1e-3
 _LEAD_SAMPLES = 480
