@@ -73,8 +73,9 @@ class TokenizerStage:
     """Knobs of the stage."""
 
     steps: int = 2500
-    crops: int = 24
-    crop_tokens: int = 56
+    batch_tokens: int = 1344
+    crop_tokens: tuple[int, ...] = (32, 56, 112)
+    """Widths of crops; a batch has one, so that attention meets short recordings and long ones."""
     learning_rate: float = 1.5e-3
     save_every: int = 250
 
@@ -135,12 +136,13 @@ def load(folder: Path, config: ModelConfig) -> TokenizerTrainer:
 
 
 def _batch(data: Dataset, stage: TokenizerStage, chooser: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    firsts = crop(data, stage.crops, stage.crop_tokens, chooser)
-    heard = np.stack([data.heard(first, stage.crop_tokens) for first in firsts])
-    mel = np.stack([data.mel(first, stage.crop_tokens) for first in firsts])
-    phones = np.stack([data.phones(first, stage.crop_tokens) for first in firsts])
+    width = int(chooser.choice(stage.crop_tokens))
+    firsts = crop(data, max(1, stage.batch_tokens // width), width, chooser)
+    heard = np.stack([data.heard(first, width) for first in firsts])
+    mel = np.stack([data.mel(first, width) for first in firsts])
+    phones = np.stack([data.phones(first, width) for first in firsts])
     # Loudness of a recording varies; the codes should not.
-    level = chooser.normal(0.0, 0.05, (stage.crops, 1, 1)).astype(np.float32)
+    level = chooser.normal(0.0, 0.05, (len(firsts), 1, 1)).astype(np.float32)
     mel = (mel - MEL_MEAN) / MEL_SCALE
     return (
         torch.from_numpy(heard + level).transpose(1, 2).contiguous(),
