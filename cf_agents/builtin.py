@@ -48,11 +48,11 @@ def tiny_folder() -> Path:
     about = json.dumps([TINY.to_dict(), cf_agents.__version__], sort_keys=True)
     name = f"{TINY_NAME}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     try:
-        folder = cached_assets_path("cf_agents", "checkpoints") / name
+        folder = cached_assets_path("cf_agents", "models", "builtin") / name
         if not folder.is_dir():
             logger.info("Building the untrained %r checkpoint in %s.", TINY_NAME, folder)
             _write_whole(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the hub library says ValueError for a file in the way
         raise CheckpointNotFound(
             f"The {TINY_NAME!r} checkpoint cannot be written to the cache ({error}). Make the cache writable, set HF_HOME to a "
             "folder that is, or give a checkpoint folder."

@@ -59,14 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("Stopped.")
         return INTERRUPTED
-    except BrokenPipeError:
-        return FAILED
-    except BaseExceptionGroup as group:
-        if not _tell(group, console):
+    except (BaseExceptionGroup, BrokenPipeError, CfAgentsError) as error:
+        if not _tell(error, console):
             raise
-        return FAILED
-    except CfAgentsError as error:
-        _tell(error, console)
         return FAILED
     return 0
 
@@ -136,4 +131,5 @@ def _tell(error: BaseException, console: Console) -> bool:
     if isinstance(error, CfAgentsError):
         console.print(Text("cf-agents: ", "bold red") + Text(f"{type(error).__name__}: {error}", "default"), soft_wrap=True)
         return True
-    return isinstance(error, KeyboardInterrupt)
+    # A reader that has gone needs no message.
+    return isinstance(error, BrokenPipeError)

@@ -2,8 +2,8 @@
 
     python examples/llm_stream.py [MODEL]
 
-The language model is a script that writes a word every 60 ms. After two seconds the listener barges in: synthesis stops, and the
-conversation keeps what was heard instead of what was written.
+The language model is a script that writes a word every 60 ms. After two seconds the listener barges in: synthesis stops, and
+the conversation keeps what was heard instead of what was written.
 """
 
 import sys
