@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cf_agents.config import CODEC_VOCAB, FRAMES_PER_TOKEN, FlowConfig
 from cf_agents.models import flow_stream
-from cf_agents.models.flow_cache import TAIL, FlowCache, FlowPass, Reach, reach
+from cf_agents.models.flow_cache import TAIL, FlowCache, FlowPass, Memory, Reach, reach
 from cf_agents.models.flow_encoder import FlowEncoder
 from cf_agents.models.flow_estimator import Estimator, MeanFlow
 from cf_agents.models.flow_stream import Context, FlowPrompt, FlowState, FlowVoice
@@ -76,7 +76,7 @@ class Flow(nn.Module):
         device = prompt.tokens.device
         noise = noise or SeededNoise(0, self.config.mel_bins, PROMPT_STREAM, device)
         length = prompt.tokens.shape[0]
-        whole = Context(prompt.tokens, prompt.mel, noise.frames(0, FRAMES_PER_TOKEN * length).T)
+        whole = Context(prompt.tokens, prompt.mel.float(), noise.frames(0, FRAMES_PER_TOKEN * length).T)
         if self.config.mode == "continue":
             first = max(0, length - self.config.prompt_tokens) if self.config.prompt_tokens else 0
             whole = whole.cut(first, length)
@@ -114,9 +114,13 @@ class Flow(nn.Module):
             if not rows:
                 break
             mels, memory = self._pass([states[row] for row in rows], [sizes[row] for row in rows])
-            caches = memory.caches() if self.config.mode == "chunk" else [states[row].cache for row in rows]
-            for row, mel, cache in zip(rows, mels, caches, strict=True):
-                pieces[row].append(self._advance(states[row], sizes[row], mel, cache))
+            if self.config.mode == "chunk":
+                for row, cache in zip(rows, memory.caches(), strict=True):
+                    states[row].cache = self._windowed(states[row], cache)
+            else:
+                memory.forget()
+            for row, mel in zip(rows, mels, strict=True):
+                pieces[row].append(self._advance(states[row], sizes[row], mel))
         empty = torch.zeros(self.config.mel_bins, 0, device=self.encoder_proj.weight.device)
         return [torch.cat(own, 1) if own else empty for own in pieces]
 
@@ -160,16 +164,12 @@ class Flow(nn.Module):
         )
         return mel, memory
 
-    def _advance(self, state: FlowState, size: int, mel: Tensor, cache: FlowCache) -> Tensor:
+    def _advance(self, state: FlowState, size: int, mel: Tensor) -> Tensor:
         """Take `size` tokens and their mel [.., 80] off a state; return the new frames [80, 2 size]."""
         known = FRAMES_PER_TOKEN * state.context.length
         fresh = mel[known : known + FRAMES_PER_TOKEN * size].clone()
         if self.config.mode == "chunk":
             state.context = state.context.cut(0, 0)
-            if self.config.window_tokens:
-                prompt = state.voice.cache.length
-                cache = cache.without(prompt, cache.length - self.config.window_tokens)
-            state.cache = cache
         else:
             begin = FRAMES_PER_TOKEN * state.emitted
             noise = state.noise.frames(begin, begin + FRAMES_PER_TOKEN * size).T
@@ -181,6 +181,10 @@ class Flow(nn.Module):
         state.emitted += size
         return fresh.T
 
+    def _windowed(self, state: FlowState, cache: FlowCache) -> FlowCache:
+        window = self.config.window_tokens
+        return cache.without(state.voice.cache.length, cache.length - window) if window else cache
+
     def _speaker(self, speaker: Tensor) -> Tensor:
         weight = self.spk_embed_affine_layer.weight
         return self.spk_embed_affine_layer(F.normalize(speaker.to(weight.dtype), dim=1))
@@ -190,11 +194,10 @@ class Flow(nn.Module):
         width = config.encoder_dim // config.encoder_heads
         layers = config.blocks_per_stage * (config.mid_stages + 2)
         heads = (config.estimator_heads, 0, config.estimator_head_dim)
-        return FlowCache(
-            0,
+        memory = Memory(
             like.new_zeros(config.encoder_blocks, 2, config.encoder_heads, 0, width),
             like.new_zeros(config.up_encoder_blocks, 2, config.encoder_heads, 0, width),
             like.new_zeros(config.steps, layers, 2, *heads),
-            like.new_zeros(TAIL, 2 * config.encoder_dim),
-            like.new_zeros(config.steps, TAIL, self.decoder.estimator.tail_channels),
         )
+        tail = like.new_zeros(config.steps, TAIL, self.decoder.estimator.tail_channels)
+        return FlowCache(memory, like.new_zeros(TAIL, 2 * config.encoder_dim), tail)

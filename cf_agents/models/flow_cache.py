@@ -13,7 +13,7 @@ Letters: N rows, L layers, S Euler steps, H heads, D head width, T new positions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 TAIL = 2
 """Positions a causal convolution keeps: every one of them has a kernel of three (or five at doubled rate)."""
+SPARE = 64
+"""Tokens of room made at once for a row that is alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,32 +49,103 @@ class Reach:
 
 
 @dataclass(frozen=True, eq=False)
-class FlowCache:
-    """One row's past, immutable: `length` tokens, and twice as many frames.
+class Memory:
+    """Keys and values of every layer for the same tokens.
 
-    token_memory: [L, 2, H, length, D] keys and values of the encoder's layers; frame_memory: the same of its layers after
-    upsampling; estimator_memory: [S, L, 2, H, 2 length, D]; token_tail: [TAIL, C]; estimator_tail: [S, TAIL, C].
+    tokens: [L, 2, H, length, D] of the encoder's layers before its upsampling, frames: [L, 2, H, 2 length, D] of those after,
+    estimator: [S, L, 2, H, 2 length, D]. With several rows side by side each has an N before its H.
     """
 
-    length: int
-    token_memory: Tensor
-    frame_memory: Tensor
-    estimator_memory: Tensor
+    tokens: Tensor
+    frames: Tensor
+    estimator: Tensor
+
+    @property
+    def length(self) -> int:
+        return self.tokens.shape[-2]
+
+    def each(self, change: Callable[[Tensor, int], Tensor]) -> Memory:
+        """`change` applied to each tensor, told its places per token."""
+        return Memory(change(self.tokens, 1), change(self.frames, 2), change(self.estimator, 2))
+
+    def cut(self, start: int, stop: int) -> Memory:
+        """A view of tokens start to stop - 1."""
+        return self.each(lambda part, rate: part[..., rate * start : rate * stop, :])
+
+    def row(self, row: int) -> Memory:
+        """A view of one of several rows."""
+        return self.each(lambda part, _: part.select(-4, row))
+
+    def copied(self) -> Memory:
+        """A copy that owns its storage."""
+        return self.each(lambda part, _: part.clone())
+
+
+class Room:
+    """Storage longer than the memory in it, so that one row's new keys and values go behind the old ones without a copy.
+
+    Who appends must claim the end first, and releases the end it leaves. Whatever else shares the storage is not at that end
+    any more, is refused, and makes room of its own: a shared voice and a copied state stay what they are.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self._end: list[int] = []  # one place; pop and append are atomic
+
+    @classmethod
+    def holding(cls, parts: Sequence[Memory], spare: int) -> Room:
+        """A copy of `parts` one after the other, and `spare` tokens more; unclaimed by anyone but the caller."""
+        first = parts[0]
+        length = sum(part.length for part in parts)
+        room = first.each(lambda part, rate: part.new_empty((*part.shape[:-2], rate * (length + spare), part.shape[-1])))
+        begin = 0
+        for part in parts:
+            end = begin + part.length
+            _fill(room.cut(begin, end), part)
+            begin = end
+        return cls(room)
+
+    def claim(self, length: int, new: int) -> bool:
+        """Whether `new` tokens may be written behind the first `length`; True binds the caller to release."""
+        try:
+            end = self._end.pop()
+        except IndexError:
+            return False
+        if end == length and length + new <= self.memory.length:
+            return True
+        self._end.append(end)
+        return False
+
+    def release(self, length: int) -> None:
+        """Let what comes next be written behind the first `length` tokens."""
+        self._end.append(length)
+
+
+@dataclass(frozen=True, eq=False)
+class FlowCache:
+    """One row's past, immutable: what its layers remember, and the tails of its convolutions.
+
+    token_tail: [TAIL, C], estimator_tail: [S, TAIL, C]. room: the storage that `memory` is a view of, if there is more of it.
+    """
+
+    memory: Memory
     token_tail: Tensor
     estimator_tail: Tensor
+    room: Room | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens; there are twice as many frames."""
+        return self.memory.length
 
     def without(self, start: int, stop: int) -> FlowCache:
         """The past with tokens start to stop - 1 forgotten; what is left closes up."""
         if stop <= start:
             return self
-        return FlowCache(
-            self.length - (stop - start),
-            _cut(self.token_memory, start, stop),
-            _cut(self.frame_memory, 2 * start, 2 * stop),
-            _cut(self.estimator_memory, 2 * start, 2 * stop),
-            self.token_tail,
-            self.estimator_tail,
-        )
+        room = Room.holding([self.memory.cut(0, start), self.memory.cut(stop, self.length)], SPARE)
+        left = self.length - (stop - start)
+        room.release(left)
+        return FlowCache(room.memory.cut(0, left), self.token_tail, self.estimator_tail, room)
 
 
 class Tails:
@@ -112,15 +185,14 @@ class FlowPass:
         self.past = max(self._past)
         self.new = max(self._new)
         device = caches[0].token_tail.device
+        self._room: Room | None = None
+        self.memory = self._alone(caches[0]) if len(caches) == 1 else _side_by_side(caches, self.past, self.new)
         same_past = len(set(self._past)) == 1
         same_new = len(set(self._new)) == 1
         lengths = None if same_new else torch.tensor(self._new).to(device)
-        self.token_memory = _side_by_side([c.token_memory for c in caches], self.past, self.new)
-        self.frame_memory = _side_by_side([c.frame_memory for c in caches], 2 * self.past, 2 * self.new)
-        self.estimator_memory = _side_by_side([c.estimator_memory for c in caches], 2 * self.past, 2 * self.new)
-        self.token_tails = Tails(torch.stack([c.token_tail for c in caches]), lengths)
-        estimator_tail = torch.stack([c.estimator_tail for c in caches], 1)  # [S, N, TAIL, C]
         frames = None if lengths is None else 2 * lengths
+        self.token_tails = Tails(torch.stack([cache.token_tail for cache in caches]), lengths)
+        estimator_tail = torch.stack([cache.estimator_tail for cache in caches], 1)  # [S, N, TAIL, C]
         self.estimator_tails = [Tails(tail, frames) for tail in estimator_tail]
         self.reach = reach(self.past, self.new, device)
         if not (same_past and same_new):
@@ -131,26 +203,30 @@ class FlowPass:
             self.reach = Reach(seen.to(device)[:, None, None], self.reach.index, self.reach.low, self.reach.high)
 
     def caches(self) -> list[FlowCache]:
-        """Each row's past after the forward: the old one and its new positions."""
+        """Each row's past after the forward: the old one and its new positions. Ends the pass."""
         token_tail = self.token_tails.left()
         estimator_tail = torch.stack([tails.left() for tails in self.estimator_tails], 1)  # [N, S, TAIL, C]
-        return [
-            FlowCache(
-                past + new,
-                self._row(self.token_memory, row, 1),
-                self._row(self.frame_memory, row, 2),
-                self._row(self.estimator_memory, row, 2),
-                token_tail[row],
-                estimator_tail[row],
-            )
-            for row, (past, new) in enumerate(zip(self._past, self._new, strict=True))
-        ]
+        if self._room is not None:
+            self._room.release(self.past + self.new)
+            memory = self._room.memory.cut(0, self.past + self.new)
+            return [FlowCache(memory, token_tail[0], estimator_tail[0], self._room)]
+        caches = []
+        for row, (past, new) in enumerate(zip(self._past, self._new, strict=True)):
+            # a view would keep every other row of this pass alive
+            memory = self.memory.row(row).cut(self.past - past, self.past + new).copied()
+            caches.append(FlowCache(memory, token_tail[row].clone(), estimator_tail[row].clone()))
+        return caches
 
-    def _row(self, memory: Tensor, row: int, rate: int) -> Tensor:
-        start, stop = rate * (self.past - self._past[row]), rate * (self.past + self._new[row])
-        kept = memory.select(-4, row)[..., start:stop, :]
-        # a view would keep every other row of this pass alive
-        return kept if memory.shape[-4] == 1 else kept.clone()
+    def forget(self) -> None:
+        """End the pass without a trace: the pasts stay what they were."""
+        if self._room is not None:
+            self._room.release(self.past)
+
+    def _alone(self, cache: FlowCache) -> Memory:
+        self._room = cache.room
+        if self._room is None or not self._room.claim(self.past, self.new):
+            self._room = Room.holding([cache.memory], max(self.new, SPARE))
+        return self._room.memory.cut(0, self.past + self.new).each(lambda part, _: part.unsqueeze(-4))
 
 
 def reach(past: int, new: int, device: torch.device) -> Reach:
@@ -177,23 +253,28 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tails: Tails | N
     return F.conv1d(x.transpose(1, 2), weight, bias).transpose(1, 2)
 
 
-def _side_by_side(parts: Sequence[Tensor], past: int, new: int) -> Tensor:
-    """[..., H, past_i, D] of each row to [..., N, H, past + new, D], right-aligned at `past`."""
-    first = parts[0]
-    shape = (*first.shape[:-3], len(parts), first.shape[-3], past + new, first.shape[-1])
-    ragged = any(part.shape[-2] != past for part in parts)
-    # masked places must be finite: a weight of zero times NaN is NaN
-    memory = first.new_zeros(shape) if ragged else first.new_empty(shape)
-    for row, part in enumerate(parts):
-        memory.select(-4, row)[..., past - part.shape[-2] : past, :] = part
+def _side_by_side(caches: Sequence[FlowCache], past: int, new: int) -> Memory:
+    """Rows right-aligned at `past`, with `new` tokens of room behind."""
+    ragged = any(cache.length != past for cache in caches)
+
+    def room(part: Tensor, rate: int) -> Tensor:
+        shape = (*part.shape[:-3], len(caches), part.shape[-3], rate * (past + new), part.shape[-1])
+        # masked places must be finite: a weight of zero times NaN is NaN
+        return part.new_zeros(shape) if ragged else part.new_empty(shape)
+
+    memory = caches[0].memory.each(room)
+    for row, cache in enumerate(caches):
+        _fill(memory.row(row).cut(past - cache.length, past), cache.memory)
     return memory
+
+
+def _fill(places: Memory, values: Memory) -> None:
+    places.tokens.copy_(values.tokens)
+    places.frames.copy_(values.frames)
+    places.estimator.copy_(values.estimator)
 
 
 def _double(x: Tensor) -> Tensor:
     if x.shape[-2] > 1:
         x = x.repeat_interleave(2, -2)
     return x.repeat_interleave(2, -1)
-
-
-def _cut(memory: Tensor, start: int, stop: int) -> Tensor:
-    return torch.cat([memory[..., :start, :], memory[..., stop:, :]], -2)

@@ -41,11 +41,11 @@ class FlowEncoder(nn.Module):
         x = self.embed(x) * self.scale
         x = self.pre_lookahead_layer(x * known[..., None], tails)
         for i, layer in enumerate(self.encoders):
-            x = layer(x, tokens, None if memory is None else memory.token_memory[i])
+            x = layer(x, tokens, None if memory is None else memory.memory.tokens[i])
         x = self.up_layer(x, tails)
         x = self.up_embed(x) * self.scale
         for i, layer in enumerate(self.up_encoders):
-            x = layer(x, frames, None if memory is None else memory.frame_memory[i])
+            x = layer(x, frames, None if memory is None else memory.memory.frames[i])
         return self.after_norm(x)
 
 

@@ -42,7 +42,7 @@ class MeanFlow(nn.Module):
         fixed = torch.cat([mean, speaker[:, None].expand_as(mean), condition.to(mean.dtype)], -1)
         x = noise.float()
         for step, shifts in enumerate(self.estimator.shifts(self.steps)):
-            past = (None, None) if memory is None else (memory.estimator_memory[step], memory.estimator_tails[step])
+            past = (None, None) if memory is None else (memory.memory.estimator[step], memory.estimator_tails[step])
             velocity = self.estimator(torch.cat([x.to(mean.dtype), fixed], -1), shifts, mask, *past)
             x = x + velocity.float() / self.steps
         return x

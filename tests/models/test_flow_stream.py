@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Container
@@ -67,14 +68,14 @@ def test_the_first_piece_leaves_with_the_first_block(flow: Flow) -> None:
 def test_a_prepared_voice_is_shared_and_never_changes(flow: Flow) -> None:
     utterance = case(23, 50)
     voice = flow.prepare(utterance.prompt)
-    before = [part.clone() for part in (voice.cache.estimator_memory, voice.cache.token_tail, *voice.tail.parts())]
+    before = [part.clone() for part in (voice.cache.memory.estimator, voice.cache.token_tail, *voice.tail.parts())]
 
     def speak() -> torch.Tensor:
         state = flow.open(voice, SeededNoise(3, 80))
         return torch.cat([flow.step([state], [part], [i == 3])[0] for i, part in enumerate(utterance.tokens.split(16))], 1)
 
     assert torch.equal(speak(), speak())
-    after = (voice.cache.estimator_memory, voice.cache.token_tail, *voice.tail.parts())
+    after = (voice.cache.memory.estimator, voice.cache.token_tail, *voice.tail.parts())
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
@@ -118,6 +119,36 @@ def test_a_long_prompt_keeps_its_end() -> None:
     assert torch.equal(trimmed, wanted)
 
 
+def test_states_of_one_voice_stepped_in_turn_do_not_meet(flow: Flow) -> None:
+    utterances = [case(23, 150, seed) for seed in (1, 2)]
+    voice = flow.prepare(utterances[0].prompt)
+
+    def speak(turns: list[list[int]]) -> list[torch.Tensor]:
+        mels: list[list[torch.Tensor]] = [[], []]
+        for turn in turns:
+            states = {row: flow.open(voice, SeededNoise(row, 80)) for row in turn}
+            for i in range(10):
+                for row, state in states.items():
+                    tokens = utterances[row].tokens[16 * i : 16 * i + 16]
+                    mels[row] += flow.step([state], [tokens], [i == 9])
+        return [torch.cat(own, 1) for own in mels]
+
+    for apart, together in zip(speak([[0], [1]]), speak([[0, 1]]), strict=True):
+        assert (apart - together).abs().max() <= EXACT
+
+
+def test_a_copied_state_goes_its_own_way(flow: Flow) -> None:
+    utterance = case(23, 96)
+    begun = utterance.open(flow)
+    head, tail = utterance.tokens[:48], utterance.tokens[48:]
+    flow.step([begun], [head], [False])
+    kept, other = copy.copy(begun), copy.copy(begun)
+    (wanted,) = flow.step([begun], [tail], [True])
+    flow.step([other], [tail.flip(0)], [False])
+    (again,) = flow.step([kept], [tail], [True])
+    assert (again - wanted).abs().max() <= EXACT
+
+
 def test_opening_runs_no_network(flow: Flow) -> None:
     voice = flow.prepare(case(23, 0).prompt)
     with FlopCounterMode(display=False) as counter:
@@ -154,8 +185,8 @@ def test_dropping_a_state_frees_it(flow: Flow) -> None:
     for i in range(3):
         flow.step(states, [utterance.tokens[16 * i : 16 * i + 16] for utterance in utterances], [False, False])
     dropped = [weakref.ref(states[0]), weakref.ref(states[0].cache), weakref.ref(states[0].context.mel)]
-    shares = states[1].cache.estimator_memory.untyped_storage().nbytes()
-    assert shares == states[1].cache.estimator_memory.numel() * 4, "a row must not keep the others of its batch alive"
+    kept = [state.cache.memory.estimator.untyped_storage().data_ptr() for state in states]
+    assert kept[0] != kept[1], "a row must not keep the others of its batch alive"
     states[0].voice = states[1].voice
     del states[0]
     gc.collect()
