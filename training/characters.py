@@ -1,0 +1,60 @@
+"""The pocket model's text tokenizer: one id a character, in the `tokenizer.json` format of the released model.
+
+Capitals and signs that the voice was not taught are folded onto what it knows. Knows nothing of speech.
+"""
+
+from __future__ import annotations
+
+from training.config import POCKET
+from training.text import CHARACTERS
+
+UNKNOWN, SPACE = 1, 2
+_FIRST = 4
+_FOLDED = {";": ",", ":": ",", "(": ",", ")": ",", "…": ".", "’": "'", "‘": "'", "—": ",", "–": ",", "“": "", "”": "", '"': ""}
+
+
+def ids() -> dict[str, int]:
+    """Id of every piece."""
+    known = {"[STOP]": POCKET.t3.stop_text, "[UNK]": UNKNOWN, "[SPACE]": SPACE, "[START]": POCKET.t3.start_text}
+    return {**known, **{character: _FIRST + n for n, character in enumerate(CHARACTERS.replace(" ", ""))}}
+
+
+_IDS = ids()
+
+
+def encode(text: str) -> list[int]:
+    """What `TextTokenizer.encode` makes of a sentence of `CHARACTERS`, start and stop included."""
+    return [_IDS["[START]"], *(SPACE if character == " " else _IDS[character] for character in text), _IDS["[STOP]"]]
+
+
+def tokenizer_json() -> dict[str, object]:
+    """The file's content."""
+    vocabulary = ids()
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    folds = [{"type": "Replace", "pattern": {"String": sign}, "content": to} for sign, to in _FOLDED.items()]
+    plain = [{"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": index, "content": piece, **flags}
+            for piece, index in sorted(vocabulary.items(), key=lambda item: item[1])
+            if piece.startswith("[")
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": [*plain, *folds]},
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocabulary,
+            "merges": [],
+        },
+    }
