@@ -121,11 +121,11 @@ class DecoderTrainer(nn.Module):
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             q, k, v = (part.view(rows, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v))
+            # Written out: on a CPU this is several times faster than the fused attention's backward with a mask.
+            scores = (q * config.head_dim**-0.5) @ k.transpose(2, 3) + bias  # [N, H, L, L]
             for head in (head for at, head in self.aligned if at == layer):
-                scores = q[:, head, prefix:] @ k[:, head].transpose(1, 2) * config.head_dim**-0.5 + bias[:, 0, prefix:]
-                guides.append(self._guide(scores.float(), placed, counted, text))
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            return mixed.transpose(1, 2).reshape(rows * length, -1)
+                guides.append(self._guide(scores[:, head, prefix:].float(), placed, counted, text))
+            return (scores.softmax(-1) @ v).transpose(1, 2).reshape(rows * length, -1)
 
         turned = cos.flatten(0, 1)[:, None], sin.flatten(0, 1)[:, None]
         states = self.t3.backbone(x.flatten(0, 1), *turned, attend).view(rows, length, -1)
