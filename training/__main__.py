@@ -1,0 +1,32 @@
+"""`python -m training STAGE --work DIR`: run a stage, or go on with it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.stages import STAGES, Work, run
+
+TRAINED = ("tokenizer", "encoder", "hift", "flow", "decoder")
+
+
+def main() -> None:
+    """Read the command line and run one stage."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and checkpoints, outside the repository")
+    parser.add_argument("--steps", type=int, help="train for so many steps instead of the usual number")
+    parser.add_argument("--processes", type=int, default=1, help="of data generation, or of the decoder's training")
+    parser.add_argument("--rank", type=int, default=0, help="which of the decoder's processes this is")
+    parser.add_argument("--target", type=Path, help="where the checkpoint is exported to")
+    chosen = parser.parse_args()
+    work = Work(chosen.work, processes=chosen.processes, rank=chosen.rank, target=chosen.target)
+    if chosen.steps is not None:
+        if chosen.stage not in TRAINED:
+            parser.error(f"--steps goes with {', '.join(TRAINED)}")
+        work = work.with_steps(chosen.stage, chosen.steps)
+    run(chosen.stage, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The stages in the order they need each other, over one work folder. Each keeps what it made and goes on where it stopped.
+
+data  ->  tokenizer  ->  tokenise  ->  encoder, flow  ->  decoder  ->  export
+  `-----  hift  -----------------------------------------------------^
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
+from cf_agents.config import ModelConfig
+from training import data as datasets
+from training import decoder, encoder, export, flow, hift, ranks, speaker, tokenizer
+from training.config import POCKET
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything: the defaults made the checkpoint that ships."""
+
+    train_utterances: int = 24_000
+    small_utterances: int = 4_000
+    """Enough for what only hears sounds: the tokenizer and the vocoder."""
+    held_out_utterances: int = 300
+    tokenizer: tokenizer.TokenizerStage = field(default_factory=tokenizer.TokenizerStage)
+    encoder: encoder.EncoderStage = field(default_factory=encoder.EncoderStage)
+    flow: flow.FlowStage = field(default_factory=flow.FlowStage)
+    hift: hift.HiFTStage = field(default_factory=hift.HiFTStage)
+    decoder: decoder.DecoderStage = field(default_factory=decoder.DecoderStage)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run: where, at what sizes, how much, and which of how many processes this is."""
+
+    folder: Path
+    config: ModelConfig = POCKET
+    plan: Plan = field(default_factory=Plan)
+    processes: int = 1
+    rank: int = 0
+    target: Path | None = None
+
+    def data(self, name: str) -> datasets.Dataset:
+        """One of the data sets: "train", "small" or "held_out"."""
+        return datasets.Dataset(self.folder / "data" / name)
+
+    def with_steps(self, stage: str, steps: int) -> Work:
+        """The same with another number of steps in a stage."""
+        changed = replace(getattr(self.plan, stage), steps=steps)
+        return replace(self, plan=replace(self.plan, **{stage: changed}))
+
+
+def make_data(work: Work) -> None:
+    """Text and speech: `small` and `held_out` first, so that other stages may begin."""
+    plan, root = work.plan, work.folder / "data"
+    datasets.write(root / "small", "train", plan.small_utterances, processes=work.processes, seed=1)
+    datasets.write(root / "held_out", "held_out", plan.held_out_utterances, processes=work.processes, seed=1)
+    datasets.write(root / "train", "train", plan.train_utterances, processes=work.processes, seed=0)
+
+
+def train_tokenizer(work: Work) -> None:
+    """Speech tokens: everything else but the vocoder has to be made again when these change."""
+    tokenizer.train(work.data("small"), work.data("held_out"), work.folder / "tokenizer", work.config, work.plan.tokenizer)
+
+
+def tokenise(work: Work) -> None:
+    """Write the tokens of every data set."""
+    module = tokenizer.load(work.folder / "tokenizer", work.config)
+    for name in ("held_out", "small", "train"):
+        if (work.folder / "data" / name / datasets.INDEX_FILE).exists():
+            tokenizer.tokenise(work.data(name), module)
+
+
+def train_encoder(work: Work) -> None:
+    """The voice encoder."""
+    encoder.train(work.data("small"), work.folder / "encoder", work.config.voice_encoder, work.plan.encoder)
+
+
+def train_flow(work: Work) -> None:
+    """Tokens to mel."""
+    net = speaker.speaker_net(work.folder / "xvector.safetensors", work.data("small"), work.config.xvector)
+    flow.train(work.data("train"), work.data("held_out"), net, work.folder / "flow", work.config.flow, work.plan.flow)
+
+
+def train_hift(work: Work) -> None:
+    """Mel to waveform."""
+    hift.train(work.data("small"), work.data("held_out"), work.folder / "hift", work.config.hift, work.plan.hift)
+
+
+def train_decoder(work: Work) -> None:
+    """Text to tokens; with several processes, start this once for each rank."""
+    if work.processes > 1:
+        ranks.join(work.folder / "decoder.meeting", work.rank, work.processes)
+    data = work.data("train")
+    speakers = encoder.centres(data, encoder.load(work.folder / "encoder", work.config.voice_encoder))
+    decoder.train(
+        data,
+        work.data("held_out"),
+        work.folder / "decoder",
+        work.config.t3,
+        speakers,
+        work.plan.decoder,
+        rank=work.rank,
+        average=ranks.average if work.processes > 1 else None,
+    )
+
+
+def write_checkpoint(work: Work) -> None:
+    """Everything into `target`, or into the work folder's `pocket`."""
+    config = work.config
+    export.write(
+        work.target or work.folder / "pocket",
+        config,
+        {
+            T3_FILE: {"": decoder.load(work.folder / "decoder", config.t3)},
+            S3GEN_FILE: {
+                "tokenizer.": tokenizer.load(work.folder / "tokenizer", config).net,
+                "speaker_encoder.": speaker.speaker_net(
+                    work.folder / "xvector.safetensors", work.data("small"), config.xvector
+                ),
+                "flow.": flow.load(work.folder / "flow", config.flow),
+                "mel2wav.": hift.load(work.folder / "hift", config.hift),
+            },
+            VOICE_ENCODER_FILE: {"": encoder.load(work.folder / "encoder", config.voice_encoder)},
+        },
+    )
+
+
+STAGES: dict[str, Callable[[Work], None]] = {
+    "data": make_data,
+    "tokenizer": train_tokenizer,
+    "tokenise": tokenise,
+    "encoder": train_encoder,
+    "hift": train_hift,
+    "flow": train_flow,
+    "decoder": train_decoder,
+    "export": write_checkpoint,
+}
+
+
+def run(stage: str, work: Work) -> None:
+    """Run one stage on one thread: processes, not threads, share the cores."""
+    torch.set_num_threads(1)
+    work.folder.mkdir(parents=True, exist_ok=True)
+    STAGES[stage](work)
