@@ -243,6 +243,17 @@ def test_cancel_frees_the_rows_before_the_next_step(bench: Bench) -> None:
     assert bench.decoder.rows_free == bench.decoder.pool
 
 
+def test_a_cancel_between_two_prefills_spares_the_second(bench: Bench) -> None:
+    first, _ = bench.speech()
+    second, listener = bench.speech()
+    bench.decoder.on_open = lambda prefix, seed: bench.scheduler.cancel(second)
+    bench.say(first, 1)
+    bench.say(second, 2)
+    bench.turn()
+    assert bench.decoder.opened == [1]
+    assert listener.events == [Closed()]
+
+
 def test_a_failing_open_fails_its_speech_only(bench: Bench) -> None:
     def refuse(prefix: object, seed: int) -> None:
         if seed == 2:

@@ -192,6 +192,19 @@ async def test_silence_keeps_its_place_between_segments() -> None:
     assert len(studio.texts) == 2
 
 
+async def test_white_space_on_its_own_goes_with_the_word_after_it() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        pieces = ["One two three. ", " \n\n ", "Four five. ", "   ", "Six.", " "]
+        for piece in pieces:
+            stream.write(piece)
+            stream.flush()
+        stream.end()
+        words = words_of(await collect(stream))
+    text = "".join(pieces)
+    assert [text[word.start : word.end] for word in words] == ["One ", "two ", "three. ", " \n\n Four ", "five. ", "   Six."]
+    assert [word.text for word in words] == [text[word.start : word.end] for word in words]
+
+
 @pytest.mark.parametrize("text", ["", "  \n "])
 async def test_a_stream_without_text_just_ends(text: str) -> None:
     async with open_studio() as studio, studio.stream() as stream:
@@ -252,6 +265,16 @@ async def test_cancel_delivers_nothing_more_and_frees_the_rows() -> None:
         await anyio.sleep(0.02)
         assert len(studio.decoder.batches) == steps
         assert len(taken) == 3
+
+
+async def test_cancel_drops_what_was_made_and_not_taken() -> None:
+    async with open_studio() as studio, studio.stream() as stream:
+        write_in_pieces(stream, TEXT)
+        await stream.__anext__()
+        while len(stream.stats.delivered) < 4:  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+        await stream.cancel()
+        assert await collect(stream) == []
 
 
 async def test_cancel_from_another_task_ends_a_waiting_reader() -> None:
@@ -501,3 +524,27 @@ async def test_the_loop_stays_free_while_the_decoder_burns() -> None:
             await anyio.sleep(0.001)
             worst = max(worst, time.perf_counter() - before)
     assert worst < 0.15, json.dumps({"worst_s": worst})
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_loop_that_ends_without_closing_gives_the_rows_back(backend: str) -> None:
+    studio = Studio()
+    studio.decoder.step_s = 0.002
+    left: list[Stream] = []
+
+    async def forget() -> None:
+        left.append(studio.stream())
+        write_in_pieces(left[0], TEXT * 50)
+        await left[0].__anext__()
+        studio.decoder.step_s = 0.1
+
+    try:
+        anyio.run(forget, backend=backend)
+        # Far less than what has been submitted would take.
+        deadline = time.monotonic() + 2
+        while studio.rows_used:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        left[0]._released = True
+        studio.link.close()
