@@ -38,6 +38,7 @@ POCKET = ModelConfig(
     ),
     flow=FlowConfig(
         mode="chunk",
+        window_tokens=64,
         encoder_dim=128,
         encoder_heads=4,
         encoder_ffn=256,
