@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data import Dataset
+from training.losses import scaled_mel
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ USUAL = RowShape(rows=16, tokens=120, shortest=12, longest=84)
 LONG = RowShape(rows=5, tokens=340, shortest=100, longest=250)
 """The longest prompt is the 10 s that a recording may give; what is far away must have been seen now and then."""
 LONG_EVERY = 8
+GAINS = 0.5, 1.2
+"""Least and largest gain of a row, prompt and speech alike: tokens do not say how loud they are, the prompt does."""
 
 
 class FlowBatches:
@@ -73,9 +76,10 @@ class FlowBatches:
             mels.append(np.concatenate([heard[1], spoken[1]]))
             speakers.append(self._speakers[speaker][int(chooser.integers(len(self._speakers[speaker])))])
             prompts.append(prompt)
-        return FlowBatch(
-            torch.from_numpy(np.stack(tokens)), torch.from_numpy(np.stack(mels)), torch.stack(speakers), tuple(prompts)
-        )
+        least, most = np.log(GAINS)
+        gains = torch.from_numpy(np.exp(chooser.uniform(least, most, shape.rows)).astype(np.float32))
+        mel = scaled_mel(torch.from_numpy(np.stack(mels)), gains)
+        return FlowBatch(torch.from_numpy(np.stack(tokens)), mel, torch.stack(speakers), tuple(prompts))
 
     def _cut(
         self, speaker: int, length: int, chooser: np.random.Generator, *, from_start: bool

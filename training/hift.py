@@ -10,7 +10,7 @@ Shapes: N rows, M mel bins, T mel frames, S = 480 T samples, H harmonics with th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from cf_agents.models.source import F0_UNITS
 from cf_agents.vocoder import SAMPLES_PER_TOKEN
 from training.data import Dataset, crop
 from training.loop import LossParts, Schedule, Trainer, load_newest
-from training.losses import log_mel, spectral_distance
+from training.losses import log_mel, scaled_mel, spectral_distance
 from training.pitch import MARGIN_SAMPLES, autocorrelation_f0
 
 MEL_MEAN = -3.0
@@ -35,6 +35,8 @@ EDGE_FRAMES = 2
 """Frames at a crop's cut ends that no loss looks at: what they depend on was cut off."""
 ENDED_SHARE = 0.15
 """Share of batches whose crops end where their utterance does: there the network must fall silent by itself."""
+QUIETEST = 0.4
+"""Least gain of a training row: a voice is as loud as its recording, and all voices share the network."""
 F0_SCALE = 100.0
 """Hz that the F0 predictor's last layer makes of one: its first weights and its steps are so much larger."""
 
@@ -134,7 +136,14 @@ class HiFTBatches:
             firsts = self._data.offsets[chooser.choice(long, self._rows) + 1] - self._tokens
         else:
             firsts = crop(self._data, self._rows, self._tokens, chooser)
-        return hift_batch(self._data, [int(first) for first in firsts], self._tokens, ended=ended)
+        batch = hift_batch(self._data, [int(first) for first in firsts], self._tokens, ended=ended)
+        gains = np.exp(chooser.uniform(np.log(QUIETEST), 0.0, self._rows)).astype(np.float32)
+        return quieter(batch, torch.from_numpy(gains))
+
+
+def quieter(batch: HiFTBatch, gains: Tensor) -> HiFTBatch:
+    """Every row of `batch` times its gain [N]."""
+    return replace(batch, mel=scaled_mel(batch.mel, gains), wave=batch.wave * gains[:, None])
 
 
 def hift_batch(data: Dataset, firsts: Sequence[int], tokens: int, *, ended: bool) -> HiFTBatch:

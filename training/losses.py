@@ -7,6 +7,8 @@ Shapes: N rows, S samples at 24 kHz, T mel frames, M mel bins.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ _POWER_FLOOR = 1e-8
 _LOG_FLOOR = 3e-4
 """About 70 dB under a loud bin: below it nothing is worth learning."""
 _NORM_FLOOR = 1e-3
+MEL_FLOOR = math.log(1e-5)
+"""Of `flow_mel`."""
 
 
 def spectral_distance(made: Tensor, truth: Tensor) -> Tensor:
@@ -38,6 +42,11 @@ def spectral_distance(made: Tensor, truth: Tensor) -> Tensor:
 def log_mel(wave: Tensor) -> Tensor:
     """The flow's mel of every row, [N, S] to [N, T, M]."""
     return torch.stack([flow_mel(row) for row in wave])
+
+
+def scaled_mel(mel: Tensor, gains: Tensor) -> Tensor:
+    """The log mel [N, M, T] of waves that are multiplied by `gains` [N]; nothing falls under the floor of `flow_mel`."""
+    return (mel + gains.log()[:, None, None]).clamp(min=MEL_FLOOR)
 
 
 def _magnitude(wave: Tensor, size: int, window: Tensor) -> Tensor:
