@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -37,6 +39,10 @@ _SYNCHRONOUS = 2
 _PHONEME_EVENTS = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _UTF8 = 1
+_SENTENCE = re.compile(r"(?:^|[.?!] )[a-z]")
+_SLACK = 60
+"""Samples that the engine's words and phones may disagree by."""
+_WORDS = re.compile(r"[^\s,.?!-]+(?:[.'-][^\s,.?!-]+)*")
 _WORD, _PHONEME = 1, 7
 
 
@@ -73,7 +79,9 @@ def speak(text: str, speaker: Speaker) -> Spoken | None:
 
     None when nothing is heard. Raises `BackendUnavailable` where libespeak-ng is missing.
     """
-    samples, rate, words, phones = _engine()(text, speaker)
+    # A small letter behind a full stop would be read on without a pause.
+    written = _SENTENCE.sub(lambda found: found[0].upper(), text)
+    samples, rate, words, phones = _engine()(written, speaker)
     wave = resample(samples.astype(np.float32) / np.float32(32768), rate, SAMPLE_RATE)
     heard = np.flatnonzero(np.abs(wave) > _SILENCE)
     if len(heard) < SAMPLE_RATE // 20:
@@ -85,13 +93,41 @@ def speak(text: str, speaker: Speaker) -> Spoken | None:
     def place(sample: int) -> int:
         return min(max(0, round(sample * SAMPLE_RATE / rate) - start), len(wave))
 
-    begins = [place(sample) for _, _, sample in words]
-    ends = [*begins[1:], stop - start - (_TAIL_SAMPLES if stop - start > _TAIL_SAMPLES else 0)]
-    placed = [
-        Word(position, length, begin, max(end, begin))
-        for (position, length, _), begin, end in zip(words, begins, ends, strict=True)
-    ]
-    return Spoken(wave.astype(np.float32), tuple(placed), tuple((place(sample), name) for sample, name in phones))
+    ended = max(0, stop - start - _TAIL_SAMPLES)
+    events = [(position, place(sample)) for position, length, sample in words if position >= 0 and length > 0]
+    spoken = [(place(sample), name) for sample, name in phones]
+    followed = [*(sample for sample, _ in spoken[1:]), ended]
+    pauses = [(begin, end) for (begin, name), end in zip(spoken, followed, strict=True) if name in PHONES[:PAUSES]]
+    return Spoken(wave.astype(np.float32), place_words(text, events, pauses, ended), tuple(spoken))
+
+
+def place_words(
+    text: str, events: Sequence[tuple[int, int]], pauses: Sequence[tuple[int, int]], ended: int
+) -> tuple[Word, ...]:
+    """Written words with the times they are spoken at.
+
+    events: (character, sample) of what the engine says it began. It points at the gap before a word at times, and tells of
+    "in the" as one: each event counts for the first word that ends behind it, and words without one share the time of the word
+    in front of them by their letters. A word after a pause is told of when the pause begins. pauses: their first and last
+    samples. ended: the sample at which the last word ends.
+    """
+    spans = [found.span() for found in _WORDS.finditer(text)]
+    begun: dict[int, int] = {}
+    for position, sample in events:
+        word = next((number for number, (_, stop) in enumerate(spans) if stop > position), None)
+        if word is not None:
+            within = [end for begin, end in pauses if begin <= sample + _SLACK and sample < end]
+            begun.setdefault(word, max([sample, *within]))
+    known = sorted(begun)
+    words: list[Word] = []
+    for number, after in zip(known, [*known[1:], len(spans)], strict=True):
+        begin = begun[number]
+        end = max(begin, begun.get(after, ended))
+        end = min([end, *(pause for pause, stop in pauses if begin < pause and stop <= end)])
+        letters = np.cumsum([0, *(stop - start for start, stop in spans[number:after])])
+        edges = [begin + round((end - begin) * share / letters[-1]) for share in letters]
+        words += [Word(start, stop - start, *edges[n : n + 2]) for n, (start, stop) in enumerate(spans[number:after])]
+    return tuple(words)
 
 
 class _Value(ctypes.Union):
