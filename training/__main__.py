@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.stages import STAGES, Work, run
 
-TRAINED = ("tokenizer", "encoder", "hift", "flow", "decoder")
+TRAINED = ("tokenizer", "encoder", "hift", "flow", "adapt", "decoder")
 
 
 def main() -> None:

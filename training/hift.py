@@ -167,18 +167,35 @@ class HiFTStage:
     save_every: int = 200
 
 
-def train(data: Dataset, held_out: Dataset, folder: Path, config: HiFTConfig, stage: HiFTStage) -> HiFT:
-    """Train, or go on training, and return the network in evaluation mode."""
+ADAPTATION = HiFTStage(steps=500, warm_up=50, learning_rate=4e-4)
+
+
+def train(
+    data: Sequence[Dataset],
+    held_out: Dataset,
+    folder: Path,
+    config: HiFTConfig,
+    stage: HiFTStage,
+    start: HiFT | None = None,
+) -> HiFT:
+    """Train, or go on training, and return the network in evaluation mode.
+
+    Batches are taken from the sets of `data` in turn. `start` is trained further, in place of first weights.
+    """
     torch.manual_seed(0)
     hift = HiFT(config)
-    initialise(hift)
+    if start is None:
+        initialise(hift)
+    else:
+        hift.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(parameter_groups(hift, stage.learning_rate), betas=(0.8, 0.99), weight_decay=0.0)
     trainer = Trainer(folder, hift, [optimiser], Schedule(stage.steps, stage.warm_up), clip=5.0, save_every=stage.save_every)
     torch.manual_seed(trainer.step)
-    batches = HiFTBatches(data, stage.rows, stage.crop_tokens, seed=0)
+    batches = [HiFTBatches(each, stage.rows, stage.crop_tokens, seed=0) for each in data]
 
     def step_losses(step: int) -> LossParts:
-        parts = losses(hift, batches.draw(step), stage.predicted_f0 if 2 * step > stage.steps else 0.0)
+        share = stage.predicted_f0 if 2 * step > stage.steps else 0.0
+        parts = losses(hift, batches[step % len(batches)].draw(step), share)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     trainer.run(step_losses, lambda: evaluate(hift, held_out))

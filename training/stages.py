@@ -1,7 +1,8 @@
 """The stages in the order they need each other, over one work folder. Each keeps what it made and goes on where it stopped.
 
-data  ->  tokenizer  ->  tokenise  ->  encoder, flow  ->  decoder  ->  export
-  `-----  hift  -----------------------------------------------------^
+data  ->  tokenizer  ->  tokenise  ->  encoder  ->  decoder  ->  export
+  |                         `------->  flow  ->  adapt  ----------^
+  `------------------------  hift  -------------^
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
 from cf_agents.config import ModelConfig
 from training import data as datasets
-from training import decoder, encoder, export, flow, hift, ranks, speaker, tokenizer
+from training import decoder, encoder, export, flow, hift, ranks, remake, speaker, tokenizer
 from training.config import POCKET
 
 
@@ -31,6 +32,8 @@ class Plan:
     encoder: encoder.EncoderStage = field(default_factory=encoder.EncoderStage)
     flow: flow.FlowStage = field(default_factory=flow.FlowStage)
     hift: hift.HiFTStage = field(default_factory=hift.HiFTStage)
+    remade_utterances: int = 600
+    adapt: hift.HiFTStage = hift.ADAPTATION
     decoder: decoder.DecoderStage = field(default_factory=decoder.DecoderStage)
 
 
@@ -89,7 +92,18 @@ def train_flow(work: Work) -> None:
 
 def train_hift(work: Work) -> None:
     """Mel to waveform."""
-    hift.train(work.data("small"), work.data("held_out"), work.folder / "hift", work.config.hift, work.plan.hift)
+    hift.train([work.data("small")], work.data("held_out"), work.folder / "hift", work.config.hift, work.plan.hift)
+
+
+def adapt_hift(work: Work) -> None:
+    """The vocoder again, now with half of its mel made by the flow."""
+    config, small = work.config, work.data("small")
+    net = speaker.speaker_net(work.folder / "xvector.safetensors", small, config.xvector)
+    made = work.folder / "data" / "remade"
+    remake.remake(small, work.plan.remade_utterances, flow.load(work.folder / "flow", config.flow), net, made)
+    start = hift.load(work.folder / "hift", config.hift)
+    sets = [small, datasets.Dataset(made)]
+    hift.train(sets, work.data("held_out"), work.folder / "adapt", config.hift, work.plan.adapt, start)
 
 
 def train_decoder(work: Work) -> None:
@@ -124,7 +138,7 @@ def write_checkpoint(work: Work) -> None:
                     work.folder / "xvector.safetensors", work.data("small"), config.xvector
                 ),
                 "flow.": flow.load(work.folder / "flow", config.flow),
-                "mel2wav.": hift.load(work.folder / "hift", config.hift),
+                "mel2wav.": hift.load(work.folder / "adapt", config.hift),
             },
             VOICE_ENCODER_FILE: {"": encoder.load(work.folder / "encoder", config.voice_encoder)},
         },
@@ -138,6 +152,7 @@ STAGES: dict[str, Callable[[Work], None]] = {
     "encoder": train_encoder,
     "hift": train_hift,
     "flow": train_flow,
+    "adapt": adapt_hift,
     "decoder": train_decoder,
     "export": write_checkpoint,
 }

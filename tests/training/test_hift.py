@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,16 +103,19 @@ def test_every_weight_is_reached_by_a_gradient(tones: Dataset) -> None:
 def test_training_makes_the_loss_fall_and_goes_on(tones: Dataset, tmp_path: Path) -> None:
     first = stage.HiFTStage(steps=24, warm_up=4, rows=4, crop_tokens=8, learning_rate=3e-3, save_every=12)
     before = stage.evaluate(_fresh(), tones, 4)
-    trained = stage.train(tones, tones, tmp_path, TINY, first)
+    trained = stage.train([tones], tones, tmp_path, TINY, first)
     after = stage.evaluate(trained, tones, 4)
     assert after["mel"] < 0.8 * before["mel"]
     assert after["f0"] < before["f0"]
-    resumed = stage.train(tones, tones, tmp_path, TINY, first)
+    resumed = stage.train([tones], tones, tmp_path, TINY, first)
     loaded = stage.load(tmp_path, TINY)
     for name, value in trained.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert (tmp_path / "log.csv").exists()
+    further = stage.train([tones, tones], tones, tmp_path / "on", TINY, replace(first, steps=1), start=trained)
+    moved = (further.conv_post.weight - trained.conv_post.weight).detach().abs().mean()
+    assert 0 < float(moved) < 2e-3
 
 
 def test_what_is_trained_is_what_is_decoded_with(tones: Dataset) -> None:

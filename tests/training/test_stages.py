@@ -35,6 +35,8 @@ PLAN = Plan(
     encoder=EncoderStage(steps=2, windows=2),
     flow=FlowStage(steps=2, usual=ROWS, long=ROWS),
     hift=HiFTStage(steps=2, rows=2),
+    remade_utterances=8,
+    adapt=HiFTStage(steps=2, rows=2),
     decoder=DecoderStage(steps=2, sizes=Sizes(speech_tokens=150)),
 )
 
