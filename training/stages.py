@@ -18,6 +18,7 @@ from cf_agents.config import ModelConfig
 from training import data as datasets
 from training import decoder, encoder, export, flow, hift, ranks, remake, speaker, tokenizer
 from training.config import POCKET
+from training.hift import ADAPTATION, HiFTStage
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Plan:
     flow: flow.FlowStage = field(default_factory=flow.FlowStage)
     hift: hift.HiFTStage = field(default_factory=hift.HiFTStage)
     remade_utterances: int = 600
-    adapt: hift.HiFTStage = hift.ADAPTATION
+    adapt: HiFTStage = ADAPTATION
     decoder: decoder.DecoderStage = field(default_factory=decoder.DecoderStage)
 
 
