@@ -1,14 +1,15 @@
-"""The block-diffusion objective of the decoder: one clean and one noisy copy of the speech tokens behind a causal prefix.
+"""The block-diffusion objective of the decoder: a clean copy and noisy copies of the speech tokens behind a causal prefix.
 
-    row      [ conditioning | text, padded | SOS | clean tokens | noisy tokens ]
+    row      [ conditioning | text, padded | SOS | clean tokens | noisy tokens | noisy tokens ]
     sees     prefix: causally; clean block b: prefix, clean <= b; noisy block b: prefix, clean < b, its own block
     predicts token 0 of block b from the last clean token before it, token i > 0 from the noisy place i - 1
 
-These are the seams of `Engine.score` and `commit`: a clean block is attended to within itself and never sees an open one. Both
-copies of a token share a rotary position; learned positions count within a block. A row whose text is dropped is the null row
+These are the seams of `Engine.score` and `commit`: a clean block is attended to within itself and never sees an open one. All
+copies of a token share a rotary position; learned positions count within a block. Two noisy copies that mask what the other
+shows make every token a target once, for little more than the work of one. A row whose text is dropped is the null row
 of guidance: conditioning and text embeddings are zero. Knows nothing of optimisers or files.
 
-Letters: N rows, L places of a row, S speech tokens of the widest row (whole blocks), C hidden size, V vocabulary.
+Letters: N rows, K noisy copies, L places of a row, S speech tokens of the widest row (whole blocks), C hidden size.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class DecoderTrainer(nn.Module):
         return {"speech_emb.weight": torch.cat([codes, self.special_in]), "speech_head.weight": head + shared}
 
     def losses(self, batch: Batch, drop: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch: drop bool [N] rows without text, hidden bool [N, S] tokens that are masked.
+        """Losses of a batch: drop bool [N] rows without text, hidden bool [K, N, S] tokens that are masked.
 
         Products run in bfloat16, with the weights rounded once; the gradients are those of the float32 weights.
         """
@@ -90,33 +91,35 @@ class DecoderTrainer(nn.Module):
     def forward(self, batch: Batch, drop: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         states, guides = self.predict(batch, drop, hidden)
         wanted = hidden.clone()
-        wanted[:, :: self.t3.config.block_size] = True
+        # The first token of a block has one state for all copies.
+        wanted[0, :, :: self.t3.config.block_size] = True
+        wanted[1:, :, :: self.t3.config.block_size] = False
         wanted &= batch.tokens != ABSENT
-        chosen, target = states[wanted], batch.tokens[wanted]
+        chosen, target = states[wanted], batch.tokens.expand_as(wanted)[wanted]
         logits = self.t3.head(chosen).float()
         token = F.cross_entropy(logits, target)
         return {
             "token": token,
-            "phone": F.cross_entropy(self.phone_head(chosen).float(), batch.phones[wanted]),
+            "phone": F.cross_entropy(self.phone_head(chosen).float(), batch.phones.expand_as(wanted)[wanted]),
             "guide": torch.stack(guides).mean() if guides else token.new_zeros(()),
             "prior": self._prior(target),
             "right": (logits.argmax(-1) == target).float().mean(),
         }
 
     def predict(self, batch: Batch, drop: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The states [N, S, C] that tokens are predicted from, and the alignment loss of each guided head."""
+        """The states [K, N, S, C] that tokens are predicted from, and the alignment loss of each guided head."""
         config = self.t3.config
         block, rows, text = config.block_size, batch.tokens.shape[0], batch.text.shape[1]
         prefix = config.conditioning_length + text + 1  # with SOS
         clean = batch.tokens.shape[1] - block
         x = self._embed(batch, drop, hidden)  # [N, L, C]
         length = x.shape[1]
-        cos, sin = self._rotation(batch, x)
-        mask = visible(config, batch, clean)[:, None]  # [N, 1, L, L]
+        cos, sin = self._rotation(batch, x, len(hidden))
+        mask = visible(config, batch, clean, len(hidden))[:, None]  # [N, 1, L, L]
         bias = torch.zeros(mask.shape, dtype=x.dtype).masked_fill_(~mask, _MASKED)
         valid = batch.tokens != ABSENT
-        placed = torch.cat([batch.place[:, :clean], batch.place], 1)
-        counted = torch.cat([valid[:, :clean], valid], 1) & ~drop[:, None]
+        placed = torch.cat([batch.place[:, :clean], *[batch.place] * len(hidden)], 1)
+        counted = torch.cat([valid[:, :clean], *[valid] * len(hidden)], 1) & ~drop[:, None]
         guides: list[Tensor] = []
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -131,8 +134,9 @@ class DecoderTrainer(nn.Module):
         states = self.t3.backbone(x.flatten(0, 1), *turned, attend).view(rows, length, -1)
         # A block's first token is predicted from the clean copy (or SOS), the rest from the noisy one.
         starts = states[:, prefix - 1 : prefix + clean : block]  # [N, blocks, C]
-        inside = states[:, prefix + clean :].unflatten(1, (-1, block))[:, :, :-1]  # [N, blocks, D - 1, C]
-        return torch.cat([starts[:, :, None], inside], 2).flatten(1, 2), guides
+        noisy = states[:, prefix + clean :].unflatten(1, (len(hidden), -1, block)).transpose(0, 1)  # [K, N, blocks, D, C]
+        starts = starts[None, :, :, None].expand(len(hidden), -1, -1, -1, -1)
+        return torch.cat([starts, noisy[..., :-1, :]], 3).flatten(2, 3), guides
 
     def _embed(self, batch: Batch, drop: Tensor, hidden: Tensor) -> Tensor:
         config, t3 = self.t3.config, self.t3
@@ -153,13 +157,10 @@ class DecoderTrainer(nn.Module):
         sos = (t3.speech_emb.weight[config.start_speech] + positions[0]).expand(rows, 1, -1)
         local = torch.arange(batch.tokens.shape[1]) % block
         tokens = batch.tokens.clamp(min=0)
-        noisy = torch.where(hidden, config.mask_id, tokens)
-        return torch.cat(
-            [told, sos, t3.embed_speech(tokens[:, :clean], local[:clean]), t3.embed_speech(noisy, local)],
-            1,
-        )
+        noisy = t3.embed_speech(torch.where(hidden, config.mask_id, tokens), local)  # [K, N, S, C]
+        return torch.cat([told, sos, t3.embed_speech(tokens[:, :clean], local[:clean]), *noisy], 1)
 
-    def _rotation(self, batch: Batch, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _rotation(self, batch: Batch, x: Tensor, copies: int) -> tuple[Tensor, Tensor]:
         config = self.t3.config
         speech, told = batch.tokens.shape[1], config.conditioning_length + batch.text.shape[1]
         clean = speech - config.block_size
@@ -168,7 +169,7 @@ class DecoderTrainer(nn.Module):
         count = torch.arange(speech + 1)
         rows = batch.tokens.shape[0]
         place = torch.cat(
-            [torch.arange(told).expand(rows, -1), own + count[: clean + 1], own + count[1:]],
+            [torch.arange(told).expand(rows, -1), own + count[: clean + 1], *[own + count[1:]] * copies],
             1,
         )  # [N, L]
         cos, sin = rotary_table(config, int(place.max()) + 1, x.device, x.dtype)
@@ -192,30 +193,35 @@ class DecoderTrainer(nn.Module):
         return -(logits.log_softmax(-1) @ share).mean()
 
 
-def visible(config: T3Config, batch: Batch, clean: int) -> Tensor:
+def visible(config: T3Config, batch: Batch, clean: int, copies: int) -> Tensor:
     """Which place sees which, bool [N, L, L]; the picture is in the module's docstring."""
     told, speech = config.conditioning_length + batch.text.shape[1], batch.tokens.shape[1]
     prefix = told + 1
     block = torch.arange(speech) // config.block_size
-    length = prefix + clean + speech
+    length = prefix + clean + copies * speech
     sees = torch.zeros(length, length, dtype=torch.bool)
     sees[:prefix, :prefix] = torch.ones(prefix, prefix, dtype=torch.bool).tril()
     sees[prefix:, :prefix] = True
     copy = slice(prefix, prefix + clean)
     sees[copy, copy] = block[:clean, None] >= block[None, :clean]
-    sees[prefix + clean :, copy] = block[:, None] > block[None, :clean]
-    sees[prefix + clean :, prefix + clean :] = block[:, None] == block[None]
+    for start in range(prefix + clean, length, speech):
+        noisy = slice(start, start + speech)
+        sees[noisy, copy] = block[:, None] > block[None, :clean]
+        sees[noisy, noisy] = block[:, None] == block[None]
     rows = sees.expand(batch.text.shape[0], -1, -1).clone()
     rows[:, :, config.conditioning_length : told] &= (batch.text >= 0)[:, None]
     return rows
 
 
 def draw_hidden(tokens: Tensor, block: int, ratio: float | None = None) -> Tensor:
-    """Which tokens are masked, bool [N, S]: each block at its own ratio, uniform in 0..1 unless given."""
+    """Which tokens are masked, bool [2, N, S]: what the first copy masks the second shows, and the other way round.
+
+    Each block of the first copy has its own ratio, uniform in 0..1 unless given.
+    """
     shape = tokens.shape[0], tokens.shape[1] // block, 1
     ratios = torch.rand(shape) if ratio is None else torch.full(shape, ratio)
-    hidden = torch.rand(*shape[:2], block) < ratios
-    return hidden.flatten(1)
+    hidden = (torch.rand(*shape[:2], block) < ratios).flatten(1)
+    return torch.stack([hidden, ~hidden])
 
 
 def digit_table() -> Tensor:

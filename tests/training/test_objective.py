@@ -79,17 +79,18 @@ def test_the_engine_predicts_from_the_states_that_were_trained(dropped: bool) ->
     with torch.no_grad():
         states, _ = module.predict(batch, torch.full((2,), dropped), hidden)
         trained = t3.head(states)
+    assert torch.equal(hidden[0], ~hidden[1])
     engine = DenseEngine(t3, max_rows=2, max_length=64)
-    for row, blocks in enumerate((3, 2)):
+    for copy, row, blocks in ((0, 0, 3), (0, 1, 2), (1, 0, 3), (1, 1, 2)):
         voice = int(batch.voice[row])
         told = Conditioning(batch.speaker[voice].numpy(), batch.prompt[voice].numpy(), float(batch.exaggeration[voice]))
         (opened,) = engine.open([Prefix(None if dropped else told, TEXTS[row])])
         for block in range(blocks):
             span = slice(block * CONFIG.block_size, (block + 1) * CONFIG.block_size)
             clean = batch.tokens[row, span]
-            noisy = torch.where(hidden[row, span], CONFIG.mask_id, clean)
+            noisy = torch.where(hidden[copy, row, span], CONFIG.mask_id, clean)
             scored = engine.score([opened], noisy[None])[0]
-            assert torch.allclose(scored, trained[row, span], atol=2e-4), (row, block)
+            assert torch.allclose(scored, trained[copy, row, span], atol=2e-4), (copy, row, block)
             engine.commit([opened], [clean.tolist()])
         engine.close(opened)
 
@@ -97,12 +98,14 @@ def test_the_engine_predicts_from_the_states_that_were_trained(dropped: bool) ->
 def test_no_place_sees_the_answer_it_is_asked_for() -> None:
     batch = small_batch()
     clean = 8
-    sees = visible(CONFIG, batch, clean)
+    sees = visible(CONFIG, batch, clean, 2)
     prefix = CONFIG.conditioning_length + 5 + 1
     assert not sees[0, prefix - 1, prefix:].any(), "SOS predicts the first token and sees none"
     noisy_second = prefix + clean + 4
     assert not sees[0, noisy_second, prefix + 4 : prefix + 8].any(), "a noisy block does not see its own clean copy"
     assert sees[0, noisy_second, prefix : prefix + 4].all()
+    assert not sees[0, noisy_second, prefix + clean + 12 :].any(), "nor the other noisy copy, which shows what it hides"
+    assert not sees[0, prefix + clean + 12 :, prefix + clean : prefix + clean + 12].any()
     assert not sees[1, noisy_second, CONFIG.conditioning_length + 3 : CONFIG.conditioning_length + 5].any(), "text padding"
 
 
