@@ -198,7 +198,7 @@ class Decoder:
         A finished block may be empty: its first token was the stop. `Decoding.finished` is then set.
         """
         assert not any(decoding.finished for decoding in decodings), "a finished decoding has no next step"
-        identity = tuple((id(decoding), decoding.block) for decoding in decodings)
+        identity = tuple((decoding, decoding.block) for decoding in decodings)
         if self._cached is None or self._cached[0] != identity:
             self._cached = (identity, *self._batch(decodings))
         _, batch, step = self._cached

@@ -155,6 +155,22 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert first != other
 
 
+def test_a_decoding_is_not_mistaken_for_one_that_is_gone() -> None:
+    """A new object may lie where a dead one lay in memory, which happens here to every other one."""
+    engine = small_engine()
+    text, params = prefix(20), DecodeParams(max_tokens=16, steps=1)
+
+    def first_block(decoder: Decoder, seed: int) -> list[int] | None:
+        decoding = decoder.open(text, params, seed)
+        block = decoder.step([decoding])[0] if seed % 2 == 0 else None
+        decoder.close(decoding)
+        return block
+
+    decoder = Decoder(engine)
+    blocks = [first_block(decoder, seed) for seed in range(8)]
+    assert blocks == [first_block(Decoder(engine), seed) for seed in range(8)]
+
+
 def test_positions_before_a_stop_are_finished_and_what_follows_is_dropped() -> None:
     engine = small_engine()
     stop, mask = engine.config.stop_speech, engine.config.mask_id
