@@ -25,7 +25,7 @@ _SPEAKER_NOISE = 0.02
 class Sizes:
     """How much a batch holds."""
 
-    speech_tokens: int = 3200
+    speech_tokens: int = 2000
     """Of one copy, padding included."""
     prompts: int = 2
     """Prompts of each speaker in a batch."""

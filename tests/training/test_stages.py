@@ -60,7 +60,7 @@ def test_a_data_set_is_whole(work: Work) -> None:
     said = speech.speak(data.texts[3], SPEAKERS[data.speakers[3]])
     assert said is not None
     # The engine carries a little state from one sentence to the next, so samples are not equal.
-    assert abs(said.tokens - count) <= 1
+    assert abs(said.tokens - count) <= 5
     assert [(word.start, word.length) for word in data.words[3]] == [(word.start, word.length) for word in said.words]
 
 
