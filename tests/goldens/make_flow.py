@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import types
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(HERE))
+
+from peer import without_init
 
 from cf_agents.synthetic import draw
 
@@ -26,12 +26,7 @@ PROMPT, GENERATED = 23, 37
 
 def peer_flow() -> torch.nn.Module:
     """The package's flow at the sizes of `tests/models/test_flow.py`."""
-    spec = find_spec("chatterbox")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    shell = types.ModuleType("chatterbox")  # the package's own __init__ imports things that are not needed here
-    shell.__path__ = list(spec.submodule_search_locations)
-    sys.modules["chatterbox"] = shell
+    without_init("chatterbox")
     from chatterbox.models.s3gen.configs import CFM_PARAMS
     from chatterbox.models.s3gen.decoder import ConditionalDecoder
     from chatterbox.models.s3gen.flow import CausalMaskedDiffWithXvec

@@ -6,7 +6,6 @@ Run in an environment that has chatterbox-tts 0.1.7, from anywhere: `python make
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -14,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(HERE))
+
+from peer import without_init
 
 from cf_agents.synthetic import draw
 
@@ -24,20 +25,10 @@ HARMONICS = 9
 F0_STEPS = (0.0, 5.0, 9.9, 10.1, 95.5, 180.0, 333.25, 640.0)
 
 
-def peer_module(name: str) -> types.ModuleType:
-    """A module of `chatterbox` without its `__init__`, which imports what synthesis does not need."""
-    spec = importlib.util.find_spec("chatterbox")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    package = types.ModuleType("chatterbox")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["chatterbox"] = package
-    return importlib.import_module(name)
-
-
 def main() -> None:
-    hifigan = peer_module("chatterbox.models.s3gen.hifigan")
-    predictor = importlib.import_module("chatterbox.models.s3gen.f0_predictor")
+    without_init("chatterbox")
+    import chatterbox.models.s3gen.f0_predictor as predictor
+    import chatterbox.models.s3gen.hifigan as hifigan
     import torch
 
     torch.set_num_threads(1)

@@ -1,8 +1,6 @@
 """Make reference.npz: what the published package (chatterbox-tts 0.1.7, tiny networks, drawn weights) makes of two signals.
 
-Run in an environment that has that package, with a folder that holds `oracle_common.py` (it builds the tiny networks):
-
-    python tests/goldens/make_reference.py FOLDER
+Run in an environment that has that package: `python tests/goldens/make_reference.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
 sys.path.insert(0, str(HERE))
-sys.path.insert(0, sys.argv[1])
 
-import oracle_common
+from peer import small_s3gen, without_init
+
+without_init("chatterbox")
+
 import torch
 from chatterbox.models.s3gen.xvector import Kaldi
 from chatterbox.models.voice_encoder import VoiceEncoder
@@ -46,7 +45,7 @@ def fill(module: torch.nn.Module, prefix: str) -> None:
 
 
 def main() -> None:
-    s3gen = oracle_common.build_s3gen(True)
+    s3gen = small_s3gen()
     encoder = VoiceEncoder()
     fill(encoder, "")
     fill(s3gen.speaker_encoder, "speaker_encoder.")

@@ -11,16 +11,16 @@ decision. Every `STRIDE`-th logit is kept, with the log-sum of all.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(HERE))
+
+from peer import without_init
 
 from cf_agents.synthetic import draw
 
@@ -42,16 +42,6 @@ SIZES = {
     "num_key_value_heads": 4,
     "head_dim": 32,
 }
-
-
-def without_init(package: str) -> None:
-    """Let `package` be imported without its `__init__`, which imports what synthesis does not need."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    module = types.ModuleType(package)
-    module.__path__ = list(spec.submodule_search_locations)
-    sys.modules[package] = module
 
 
 def build(block: int):

@@ -1,8 +1,6 @@
 """Make tokenizer.json: the ids that the published package (chatterbox-tts 0.1.7) gives thirty texts.
 
-Run in an environment that has that package, with a folder that holds `oracle_common.py` (it makes the package importable):
-
-    python tests/goldens/make_tokenizer.py FOLDER
+Run in an environment that has that package: `python tests/goldens/make_tokenizer.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +11,12 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, str(HERE))
 
-import oracle_common  # noqa: F401
+from peer import without_init
+
+without_init("chatterbox")
+
 from chatterbox.models.tokenizers import EnTokenizer
 
 from cf_agents.config import T3Config
