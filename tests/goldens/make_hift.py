@@ -1,7 +1,6 @@
-"""Writes `hift.npz` and `keys_hift.txt`: the published package's HiFT at a small size, with weights drawn by tensor name.
+"""Writes `hift.npz`: the published package's HiFT at a small size, with weights drawn by tensor name.
 
-Run in an environment that has chatterbox-tts 0.1.7, from anywhere: `python make_hift.py [released key list]`. The key list
-(one line per tensor: name, dtype, shape) is only needed to write `keys_hift.txt` again.
+Run in an environment that has chatterbox-tts 0.1.7: `python tests/goldens/make_hift.py`.
 """
 
 from __future__ import annotations
@@ -86,10 +85,6 @@ def main() -> None:
         "peak",
         abs(out["wave"]).max(),
     )
-    if len(sys.argv) > 1:
-        lines = [line.split("\t") for line in Path(sys.argv[1]).read_text().splitlines() if line.startswith(PREFIX)]
-        text = "".join(f"{name} {shape.strip('()').replace(' ', '').rstrip(',')}\n" for name, _, shape in lines)
-        (HERE / "keys_hift.txt").write_text(text)
 
 
 if __name__ == "__main__":

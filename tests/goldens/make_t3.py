@@ -1,8 +1,8 @@
-"""Writes `t3.npz` and `keys_t3.txt`: what the published decoder computes and decides, small, with weights drawn by name.
+"""Writes `t3.npz`: what the published decoder computes and decides, small, with weights drawn by name.
 
 Run in an environment that has chatterbox-flash 0.1.0 over chatterbox-tts 0.1.7 (its torch back-end, transformers 5.2):
 
-    python tests/goldens/make_t3.py [released key list]
+    python tests/goldens/make_t3.py
 
 The package runs unmodified; names it looks up at call time are wrapped to record every step's logits, samples, noise and
 decision. Every `STRIDE`-th logit is kept, with the log-sum of all.
@@ -172,9 +172,6 @@ def main() -> None:
         out |= {f"{name}/{key}": value.astype(np.int16) if value.dtype == np.int64 else value for key, value in found.items()}
         print(name, len(found["step"]), "steps", found["final"].shape, "tokens")
     np.savez_compressed(HERE / "t3.npz", **out)
-    if len(sys.argv) > 1:
-        lines = [line.split("\t") for line in Path(sys.argv[1]).read_text().splitlines() if not line.startswith("#")]
-        (HERE / "keys_t3.txt").write_text("".join(f"{name}\t{shape}\n" for name, _, shape in lines))
 
 
 main()

@@ -14,7 +14,6 @@ from torch import Tensor
 from cf_agents.config import HOP_SAMPLES, SAMPLE_RATE, HiFTConfig
 from cf_agents.errors import ConfigError
 from cf_agents.models.hift import FADE_SAMPLES, HiFT, HiFTState, Window, fade_in
-from cf_agents.models.layout import released_layout
 from cf_agents.models.source import F0_UNITS, HarmonicSource
 from cf_agents.models.stft import centre, istft, stft
 from cf_agents.synthetic import draw
@@ -71,14 +70,6 @@ def decibel(got: Tensor, wanted: Tensor) -> float:
 
 
 # --- the published network
-
-
-def test_layout_is_the_released_one() -> None:
-    lines = (GOLDENS / "keys_hift.txt").read_text().split("\n")[:-1]
-    wanted = {name: tuple(int(n) for n in shape.split(",")) for name, shape in (line.split() for line in lines)}
-    with torch.device("meta"):
-        net = HiFT(HiFTConfig())
-    assert released_layout(net, "mel2wav.") == wanted
 
 
 def test_parity_with_the_published_network() -> None:

@@ -7,11 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from cf_agents.config import SpeechTokenizerConfig, VoiceEncoderConfig, XVectorConfig
 from cf_agents.errors import VoiceError
-from cf_agents.models.layout import released_layout
 from cf_agents.models.reference import SpeechTokenizer, VoiceEncoder, XVector
 from cf_agents.models.reference.features import resample_sinc
 from cf_agents.models.reference.voice_encoder import window_plan
@@ -21,29 +18,6 @@ from tests.models.reference.nets import tiny_reference
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 GOLDEN = np.load(GOLDENS / "reference.npz")
-CONSTANTS = {"tokenizer._mel_filters", "tokenizer.window"}
-
-
-def released_keys(prefix: str) -> dict[str, tuple[int, ...]]:
-    lines = (GOLDENS / "keys_reference.txt").read_text().splitlines()[1:]
-    rows = (line.split("\t") for line in lines if line.startswith(prefix))
-    return {name: tuple(int(size) for size in shape.split()) for name, shape in rows}
-
-
-@pytest.mark.parametrize(
-    ("build", "config", "prefix", "count"),
-    [
-        (VoiceEncoder, VoiceEncoderConfig(), "ve:", 16),
-        (XVector, XVectorConfig(), "speaker_encoder.", 937),
-        (SpeechTokenizer, SpeechTokenizerConfig(), "tokenizer.", 104),
-    ],
-)
-def test_default_layout_is_the_released_one(build: type[nn.Module], config: object, prefix: str, count: int) -> None:
-    with torch.device("meta"):
-        module = build(config)
-    wanted = released_keys(prefix)
-    assert len(wanted) == count
-    assert released_layout(module, prefix) == {name: shape for name, shape in wanted.items() if name not in CONSTANTS}
 
 
 @pytest.mark.parametrize("name", SIGNALS)
