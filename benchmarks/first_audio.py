@@ -218,12 +218,13 @@ def step(args: argparse.Namespace) -> None:
     from cf_agents.decode import Decoder
     from cf_agents.engines.base import Conditioning, Prefix
     from cf_agents.engines.dense import DenseEngine
+    from cf_agents.models.layout import without_storage
     from cf_agents.models.t3 import T3, Layer
 
     torch.set_num_threads(args.threads)
     source = Checkpoint.open(args.weights)
     config = source.config.t3
-    with torch.device("meta"):
+    with without_storage():
         t3 = T3(config)
     source.fill(t3, T3_FILE, dtype=args.dtype, device="cpu")
     weights = [layer.mlp.up_proj.weight for layer in t3.tfmr.layers]

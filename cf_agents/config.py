@@ -212,7 +212,8 @@ class DecodeParams:
     block_size: int | None = None
     """Speech tokens per block; None takes the model's."""
     max_tokens: int | None = None
-    """Budget of speech tokens for one segment; None takes max(6 x text tokens, 300) as the published package does."""
+    """Budget of speech tokens for one segment. None: the decoder takes max(6 x text tokens, 300) as the published package does,
+    and a `Stream` lowers that to what the text can need (`stream.RUNAWAY`)."""
 
     def __post_init__(self) -> None:
         checks = [

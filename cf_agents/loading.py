@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-
-import torch
-from torch.nn import init
-from torch.overrides import TorchFunctionMode
+from collections.abc import Callable
 
 from cf_agents.backends import Choice
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
@@ -15,6 +11,7 @@ from cf_agents.engines.dense import DenseEngine
 from cf_agents.links.thread import ThreadLink
 from cf_agents.models.flow import Flow
 from cf_agents.models.hift import HiFT
+from cf_agents.models.layout import without_storage
 from cf_agents.models.reference import ReferenceModel
 from cf_agents.models.t3 import T3
 from cf_agents.scheduler import Scheduler
@@ -32,7 +29,7 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     tokenizer = checkpoint.tokenizer()
     config = checkpoint.config
     progress("Reading the decoder")
-    with torch.device("meta"), _Uninitialised():
+    with without_storage():
         t3, flow, hift = T3(config.t3), Flow(config.flow), HiFT(config.hift)
     checkpoint.fill(t3, T3_FILE, dtype=choice.dtype, device=choice.device)
     progress("Reading the vocoder")
@@ -49,29 +46,9 @@ def reference_model(checkpoint: Checkpoint) -> ReferenceModel:
 
     Raises the errors of `Checkpoint.fill`.
     """
-    with torch.device("meta"), _Uninitialised():
+    with without_storage():
         model = ReferenceModel.build(checkpoint.config)
     checkpoint.fill(model.tokenizer, S3GEN_FILE, "tokenizer.")
     checkpoint.fill(model.xvector, S3GEN_FILE, "speaker_encoder.")
     checkpoint.fill(model.voice_encoder, VOICE_ENCODER_FILE)
     return model
-
-
-_DRAWING = frozenset({init.normal_, init.uniform_, init.kaiming_normal_, init.kaiming_uniform_, init.xavier_uniform_})
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Leaves the values of new parameters alone: they are read from a file, and on the meta device drawing them imports torch's
-    compiler, a second and a half."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        given = kwargs or {}
-        if func in _DRAWING:
-            return given["tensor"] if "tensor" in given else args[0]
-        return func(*args, **given)

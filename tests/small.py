@@ -8,6 +8,7 @@ import torch
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Conditioning, Prefix
 from cf_agents.engines.dense import DenseEngine
+from cf_agents.models.layout import without_storage
 from cf_agents.models.t3 import T3
 from tests.drawn import load_drawn
 
@@ -23,7 +24,7 @@ SMALL = T3Config(
 
 
 def small_t3(dtype: torch.dtype = torch.float32) -> T3:
-    with torch.device("meta"):
+    with without_storage():
         t3 = T3(SMALL)
     load_drawn(t3)
     return t3.to(dtype)

@@ -11,7 +11,7 @@ from pathlib import Path
 import cf_agents
 
 # Modules that must be importable where there is no torch: an agent's process imports them.
-LIGHT = ("cf_agents", "cf_agents.config", "cf_agents.errors", "cf_agents.engines.base", "cf_agents.checkpoint")
+LIGHT = ("cf_agents", "cf_agents.config", "cf_agents.errors", "cf_agents.engines.base", "cf_agents.checkpoint", "cf_agents.tts")
 
 WATCH = """
 import logging, os, signal, sys, threading, warnings

@@ -6,10 +6,13 @@ a gain and a direction, which are folded once at load. Knows nothing of files or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 GAIN = "parametrizations.weight.original0"
 DIRECTION = "parametrizations.weight.original1"
@@ -66,3 +69,30 @@ def fold_weight_norm(gain: Tensor, direction: Tensor) -> Tensor:
 def _weight_normed(module: nn.Module) -> set[str]:
     kinds = (WeightNormConv1d, WeightNormConvTranspose1d)
     return {(f"{name}." if name else "") + "weight" for name, child in module.named_modules() if isinstance(child, kinds)}
+
+
+@contextmanager
+def without_storage() -> Iterator[None]:
+    """Modules built inside have shapes and no memory (the meta device), ready for `assign`."""
+    with torch.device("meta"), _Uninitialised():
+        yield
+
+
+_DRAWING = frozenset({init.normal_, init.uniform_, init.kaiming_normal_, init.kaiming_uniform_, init.xavier_uniform_})
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves the values of new parameters alone: they are read from a file, and on the meta device drawing them imports torch's
+    compiler, a second and a half."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        if func in _DRAWING:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
 from cf_agents.config import ModelConfig
 from cf_agents.models.flow import Flow
 from cf_agents.models.hift import HiFT
-from cf_agents.models.layout import released_layout
+from cf_agents.models.layout import released_layout, without_storage
 from cf_agents.models.reference.speech_tokenizer import SpeechTokenizer
 from cf_agents.models.reference.voice_encoder import VoiceEncoder
 from cf_agents.models.reference.xvector import XVector
@@ -18,7 +17,7 @@ from cf_agents.models.t3 import T3
 
 def released_networks(config: ModelConfig) -> dict[str, dict[str, nn.Module]]:
     """Every network of a checkpoint, without storage, by file and by the prefix of its tensors there."""
-    with torch.device("meta"):
+    with without_storage():
         return {
             T3_FILE: {"": T3(config.t3)},
             S3GEN_FILE: {
