@@ -63,6 +63,8 @@ class T3Config:
     perceiver_heads: int = 4
     prompt_tokens: int = 150
     block_size: int = 16
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    """(layer, head) pairs whose attention was trained to lie on the text being spoken; none in the released model."""
 
     @property
     def mask_id(self) -> int:

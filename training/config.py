@@ -35,6 +35,7 @@ POCKET = ModelConfig(
         perceiver_queries=8,
         perceiver_heads=4,
         prompt_tokens=50,
+        alignment_heads=((1, 0), (2, 0)),
     ),
     flow=FlowConfig(
         mode="chunk",

@@ -19,9 +19,6 @@ from training.data import Dataset
 from training.loop import LossParts, Schedule, Trainer, load_newest
 from training.objective import Batch, DecoderTrainer, draw_hidden
 
-ALIGNED = ((1, 0), (2, 0))
-"""Layer and head of the attention that is guided to the character being spoken."""
-
 
 @dataclass(frozen=True)
 class DecoderStage:
@@ -58,7 +55,7 @@ def train(
     speakers float32 [speakers, E]. rank and average: of several processes that train together (see `ranks`).
     """
     torch.manual_seed(0)
-    module = DecoderTrainer(config, ALIGNED)
+    module = DecoderTrainer(config)
     schedule = Schedule(stage.steps, 100)
     trainer = Trainer(
         folder, module, optimisers(module, stage), schedule, save_every=stage.save_every, average=average, writes=rank == 0
@@ -102,7 +99,7 @@ def optimisers(module: DecoderTrainer, stage: DecoderStage) -> list[Optimizer]:
 
 def load(folder: Path, config: T3Config) -> T3:
     """The decoder of a stage's latest checkpoint, its speech tables written out. Raises `FileNotFoundError` without one."""
-    module = DecoderTrainer(config, ALIGNED)
+    module = DecoderTrainer(config)
     load_newest(folder, module)
     tables = module.tables()
     with torch.no_grad():

@@ -55,13 +55,12 @@ class DecoderTrainer(nn.Module):
     """A `T3` whose speech tables are sums of digit vectors while it learns, and what else teaches it.
 
     Codes that differ in one digit sound alike, so their rows share seven of eight parts; `tables` gives the plain rows.
-    `aligned`: (layer, head) pairs that are guided to the character being spoken.
+    The attention of the config's `alignment_heads` is guided to the character being spoken.
     """
 
-    def __init__(self, config: T3Config, aligned: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, config: T3Config) -> None:
         super().__init__()
         self.t3 = T3(config)
-        self.aligned = aligned
         width = config.hidden_size
         self.digits_in = nn.Parameter(torch.randn(_DIGITS * _LEVELS, width) * 0.06)
         self.special_in = nn.Parameter(torch.randn(config.speech_vocab + 1 - CODEC_VOCAB, width) * 0.06)
@@ -126,7 +125,7 @@ class DecoderTrainer(nn.Module):
             q, k, v = (part.view(rows, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v))
             # Written out: on a CPU this is several times faster than the fused attention's backward with a mask.
             scores = (q * config.head_dim**-0.5) @ k.transpose(2, 3) + bias  # [N, H, L, L]
-            for head in (head for at, head in self.aligned if at == layer):
+            for head in (head for at, head in config.alignment_heads if at == layer):
                 guides.append(self._guide(scores[:, head, prefix:].float(), placed, counted, text))
             return (scores.softmax(-1) @ v).transpose(1, 2).reshape(rows * length, -1)
 

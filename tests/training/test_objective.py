@@ -29,6 +29,7 @@ CONFIG = T3Config(
     perceiver_heads=2,
     prompt_tokens=5,
     block_size=4,
+    alignment_heads=((0, 1), (1, 0)),
 )
 TEXTS = ((3, 5, 6, 7, 0), (3, 9, 0))
 STOP = CONFIG.stop_speech
@@ -57,7 +58,7 @@ def small_batch() -> Batch:
 
 def trainer() -> DecoderTrainer:
     torch.manual_seed(0)
-    return DecoderTrainer(CONFIG, ((0, 1), (1, 0)))
+    return DecoderTrainer(CONFIG)
 
 
 def plain(module: DecoderTrainer) -> T3:
