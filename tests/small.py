@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pytest
 import torch
 
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Conditioning, Prefix
 from cf_agents.engines.dense import DenseEngine
-from cf_agents.models.layout import without_storage
+from cf_agents.models.layout import released_layout, without_storage
 from cf_agents.models.t3 import T3
+from cf_agents.synthetic import draw
 from tests.drawn import load_drawn
+
+if TYPE_CHECKING:
+    from cf_agents.engines.metal import MetalEngine
+    from cf_agents.engines.metal_t3 import MetalT3
 
 SMALL = T3Config(
     hidden_size=128,
@@ -32,6 +40,26 @@ def small_t3(dtype: torch.dtype = torch.float32) -> T3:
 
 def small_engine(max_rows: int = 8, max_length: int = 512, dtype: torch.dtype = torch.float32) -> DenseEngine:
     return DenseEngine(small_t3(dtype), max_rows=max_rows, max_length=max_length)
+
+
+def small_mlx_t3(dtype: torch.dtype = torch.float32, quantise: int | None = None) -> MetalT3:
+    """`small_t3` in MLX. Skips the test where there is none."""
+    mx = pytest.importorskip("mlx.core", reason="MLX is not installed: pip install 'cf-agents[mlx]'", exc_type=ImportError)
+    from cf_agents.engines.metal_t3 import MetalT3
+
+    with without_storage():
+        layout = released_layout(T3(SMALL))
+    kind = {torch.float32: mx.float32, torch.bfloat16: mx.bfloat16, torch.float16: mx.float16}[dtype]
+    return MetalT3(SMALL, lambda name: mx.array(draw(name, layout[name])), kind, quantise)
+
+
+def small_mlx_engine(
+    max_rows: int = 8, max_length: int = 512, dtype: torch.dtype = torch.float32, quantise: int | None = None
+) -> MetalEngine:
+    t3 = small_mlx_t3(dtype, quantise)
+    from cf_agents.engines.metal import MetalEngine
+
+    return MetalEngine(t3, max_rows=max_rows, max_length=max_length)
 
 
 def conditioning(seed: int = 0) -> Conditioning:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import pkgutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import cf_agents
 
 # Modules that must be importable where there is no torch: an agent's process imports them.
 LIGHT = ("cf_agents", "cf_agents.config", "cf_agents.errors", "cf_agents.engines.base", "cf_agents.checkpoint", "cf_agents.tts")
+
+# Back-ends whose package need not be there.
+OPTIONAL = {"cf_agents.engines.metal": "mlx", "cf_agents.engines.metal_t3": "mlx"}
 
 WATCH = """
 import logging, os, signal, sys, threading, warnings
@@ -56,7 +60,12 @@ def child(code: str) -> tuple[int, str, str]:
 
 def public_modules() -> list[str]:
     found = (module.name for module in pkgutil.walk_packages(cf_agents.__path__, "cf_agents."))
-    return [name for name in found if not any(part.startswith("_") for part in name.split("."))]
+    return [
+        name
+        for name in found
+        if not any(part.startswith("_") for part in name.split("."))
+        and (name not in OPTIONAL or importlib.util.find_spec(OPTIONAL[name]) is not None)
+    ]
 
 
 def test_importing_the_package_has_no_effects_and_takes_no_torch() -> None:

@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,13 +30,10 @@ from torch.nn import functional as F
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Conditioning, Prefix, Row
 from cf_agents.engines.dense_plan import DenseRow, Layout, Plan, ScorePlan
-from cf_agents.errors import EngineFull, TextError
+from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix
 from cf_agents.models.t3 import T3, prior, rotary_table
 
 _NULL_PLACES = 2
-_MOST_VOICES = 32
-_MOST_NULLS = 512
-_Key = TypeVar("_Key", int, str)
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,8 @@ class DenseEngine:
         longest = max_length + config.max_text_tokens + config.conditioning_length
         self._cos, self._sin = rotary_table(config, longest, device, dtype)
         self._layout = Layout(max_rows, max_length, longest, device)
-        self._voices: OrderedDict[str, _Shared] = OrderedDict()
-        self._nulls: OrderedDict[int, _Shared] = OrderedDict()
+        self._voices: Recent[str, _Shared] = Recent(MOST_VOICES)
+        self._nulls: Recent[int, _Shared] = Recent(MOST_NULLS)
         self._priors: dict[int, Tensor] = {}
         self._last: tuple[object, ScorePlan] | None = None
 
@@ -85,13 +80,9 @@ class DenseEngine:
 
     @torch.inference_mode()
     def open(self, prefixes: Sequence[Prefix]) -> list[Row]:
-        if len(prefixes) > len(self._free):
-            raise EngineFull(
-                f"{len(prefixes)} decoder rows are needed and {len(self._free)} of {self._max_rows} are free: "
-                "close a stream, or load with a larger max_streams."
-            )
+        check_free(len(prefixes), len(self._free), self._max_rows)
         for prefix in prefixes:
-            self._check(prefix)
+            check_prefix(prefix, self.config, self._max_length)
         opened = [DenseRow(heapq.heappop(self._free), self._max_length) for _ in prefixes]
         try:
             self._prefill(opened, prefixes)
@@ -146,19 +137,6 @@ class DenseEngine:
             self._priors[block_size] = prior(self._t3, block_size)
         return self._priors[block_size]
 
-    def _check(self, prefix: Prefix) -> None:
-        config = self.config
-        if len(prefix.text_ids) > config.max_text_tokens:
-            raise TextError(
-                f"The segment has {len(prefix.text_ids)} text tokens; the model takes {config.max_text_tokens}. Split it."
-            )
-        needed = config.conditioning_length + len(prefix.text_ids) + 1 + config.block_size
-        if needed > self._max_length:
-            raise TextError(
-                f"The segment has {len(prefix.text_ids)} text tokens and a row has {self._max_length} places, which leaves "
-                "no room for speech: split the text, or load with a larger max_length."
-            )
-
     # Prefill
 
     def _prefill(self, rows: list[DenseRow], prefixes: Sequence[Prefix]) -> None:
@@ -178,7 +156,7 @@ class DenseEngine:
                 continue
             self._bias[row.slot] = 0.0
             parts = [t3.embed_text(torch.tensor(prefix.text_ids, device=t3.device)), sos]
-            shared = _recall(self._voices, prefix.conditioning.key)
+            shared = self._voices.get(prefix.conditioning.key)
             if shared is None:
                 parts.insert(0, self._embed_voice(prefix.conditioning))
                 unseen.append((row, prefix.conditioning))
@@ -197,11 +175,9 @@ class DenseEngine:
         for row, start, count in zip(todo, starts, counts, strict=True):
             row.cached = start + count
             if row.folded:
-                _remember(
-                    self._nulls, row.length - 1, self._share(row, _NULL_PLACES, _NULL_PLACES + 1, hidden_too=True), _MOST_NULLS
-                )
+                self._nulls.put(row.length - 1, self._share(row, _NULL_PLACES, _NULL_PLACES + 1, hidden_too=True))
         for row, conditioning in unseen:
-            _remember(self._voices, conditioning.key, self._share(row, 0, config.conditioning_length), _MOST_VOICES)
+            self._voices.put(conditioning.key, self._share(row, 0, config.conditioning_length))
 
     def _open_null(self, row: DenseRow, zeros: int) -> _Shared | None:
         row.cached, row.folded = _NULL_PLACES, zeros - _NULL_PLACES
@@ -209,7 +185,7 @@ class DenseEngine:
         self._keys[:, base : base + _NULL_PLACES] = 0
         self._values[:, base : base + _NULL_PLACES] = 0
         self._bias[row.slot] = torch.tensor(_log_split(zeros, self._keys.dtype), device=self._bias.device)
-        shared = _recall(self._nulls, zeros)
+        shared = self._nulls.get(zeros)
         if shared is not None:
             self._adopt(row, _NULL_PLACES, shared)
         return shared
@@ -266,18 +242,6 @@ def _dense(rows: Sequence[Row], *, closed: bool = False) -> list[DenseRow]:
     assert len(batch) == len(rows), "these rows belong to another engine"
     assert closed or all(row.is_open for row in batch), "a row was closed"
     return batch
-
-
-def _recall(shared: OrderedDict[_Key, _Shared], key: _Key) -> _Shared | None:
-    if key in shared:
-        shared.move_to_end(key)
-    return shared.get(key)
-
-
-def _remember(shared: OrderedDict[_Key, _Shared], key: _Key, value: _Shared, most: int) -> None:
-    shared[key] = value
-    if len(shared) > most:
-        shared.popitem(last=False)
 
 
 def _log_split(count: int, dtype: torch.dtype) -> tuple[float, float]:

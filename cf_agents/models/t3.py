@@ -208,11 +208,14 @@ def prior(t3: T3, block_size: int) -> Tensor:
 
 def rotary_table(config: T3Config, positions: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin, [positions, 1, E / 2], of rotary embeddings (Su et al. 2021) with Llama-3 frequency scaling."""
-    half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
-    angles = torch.arange(positions, device=device, dtype=torch.float32)[:, None] * _scaled(
-        config.rope_theta**-half, config.rope_scaling
-    )
+    angles = torch.arange(positions, device=device, dtype=torch.float32)[:, None] * rotary_frequencies(config, device)
     return angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None]
+
+
+def rotary_frequencies(config: T3Config, device: torch.device | str = "cpu") -> Tensor:
+    """Radians per position, float32 [E / 2]."""
+    half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
+    return _scaled(config.rope_theta**-half, config.rope_scaling)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
