@@ -45,6 +45,7 @@ from training.text import sentences
 
 _PADDING_S = 0.25
 _LOUDEST = 0.7
+_FLOOR = 0.003
 
 
 @dataclass
@@ -82,7 +83,9 @@ class Listener:
         if len(wave) < SAMPLES_PER_TOKEN:
             return False
         at_16k = np.pad(resample(wave, SAMPLE_RATE, REFERENCE_RATE), round(_PADDING_S * REFERENCE_RATE))
-        scaled = at_16k / max(float(np.abs(at_16k).max()), 1e-3) * _LOUDEST * 32767
+        at_16k = at_16k / max(float(np.abs(at_16k).max()), 1e-3) * _LOUDEST
+        # The recogniser's front end knows no digital silence: without a floor it mishears espeak-ng's deep voice itself.
+        scaled = (at_16k + _FLOOR * np.random.default_rng(0).standard_normal(len(at_16k))) * 32767
         self._decoder.start_utt()
         self._decoder.process_raw(scaled.astype(np.int16).tobytes(), full_utt=True)
         self._decoder.end_utt()
