@@ -91,6 +91,8 @@ class FlowConfig:
     prompt_tokens: int = 125
     """`continue` mode: at most so many of the prompt's last tokens are used; 0 is all of them."""
     steps: int = 2
+    temperature: float = 1.0
+    """Scale of the noise that the first Euler step starts from; at 0 the mel depends on tokens and voice alone."""
     mel_bins: int = 80
     speaker_dim: int = 192
     lookahead_tokens: int = 3

@@ -53,7 +53,7 @@ class Flow(nn.Module):
             config.blocks_per_stage,
             config.mid_stages,
         )
-        self.decoder = MeanFlow(estimator, config.steps)
+        self.decoder = MeanFlow(estimator, config.steps, config.temperature)
 
     @torch.inference_mode()
     def offline(self, tokens: Tensor, prompt: FlowPrompt, noise: Tensor) -> Tensor:

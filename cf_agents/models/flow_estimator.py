@@ -23,10 +23,11 @@ from cf_agents.models.flow_cache import FlowPass, Tails, causal_conv, remember
 class MeanFlow(nn.Module):
     """From noise to mel in a few Euler steps of equal length."""
 
-    def __init__(self, estimator: Estimator, steps: int) -> None:
+    def __init__(self, estimator: Estimator, steps: int, temperature: float = 1.0) -> None:
         super().__init__()
         self.estimator = estimator
         self.steps = steps
+        self.temperature = temperature
 
     def forward(
         self,
@@ -40,7 +41,7 @@ class MeanFlow(nn.Module):
         """Mel float32 [N, T, mel] from noise of that shape. mean: the encoder's, condition: known mel, both of that shape.
         speaker: [N, mel]. mask: bool, broadcast to [N, H, T, K]."""
         fixed = torch.cat([mean, speaker[:, None].expand_as(mean), condition.to(mean.dtype)], -1)
-        x = noise.float()
+        x = noise.float() * self.temperature
         for step, shifts in enumerate(self.estimator.shifts(self.steps)):
             past = (None, None) if memory is None else (memory.memory.estimator[step], memory.estimator_tails[step])
             velocity = self.estimator(torch.cat([x.to(mean.dtype), fixed], -1), shifts, mask, *past)

@@ -165,6 +165,19 @@ def test_the_speaker_net_tells_voices_apart_and_is_kept(tones: Dataset, tmp_path
     assert float((one @ one.T).mean()) > float((one @ other.T).mean()) + 0.2
 
 
+def test_temperature_scales_the_noise_of_the_first_step() -> None:
+    warm, cold = (Flow(replace(TINY, temperature=temperature)).eval() for temperature in (0.5, 0.0))
+    cold.load_state_dict(warm.state_dict())
+    plain_flow = Flow(TINY).eval()
+    plain_flow.load_state_dict(warm.state_dict())
+    tokens = torch.arange(9)[None]
+    prompt = FlowPrompt(torch.arange(5), torch.zeros(10, 80), torch.ones(192))
+    one, other = torch.randn(2, 1, 80, 28)
+    assert torch.equal(cold.offline_chunked(tokens, prompt, one), cold.offline_chunked(tokens, prompt, other))
+    assert torch.equal(warm.offline_chunked(tokens, prompt, one), plain_flow.offline_chunked(tokens, prompt, 0.5 * one))
+    assert not torch.equal(warm.offline_chunked(tokens, prompt, one), warm.offline_chunked(tokens, prompt, other))
+
+
 def _flow() -> Flow:
     torch.manual_seed(0)
     return stage.trainable(TINY)
