@@ -15,6 +15,7 @@ CfAgentsError
 ├── Busy                     the engine takes no more streams now
 ├── StreamClosed             written to, or read, after it was closed or cancelled
 └── SynthesisFailed          the model raised while it spoke; other streams go on
+    └── WorkerDied           the process it runs in ended, and all its streams with it; new ones go on
 """
 
 from __future__ import annotations
@@ -82,3 +83,7 @@ class StreamClosed(CfAgentsError):
 
 class SynthesisFailed(CfAgentsError):
     """The model raised while it spoke; the cause is chained, and other streams go on."""
+
+
+class WorkerDied(SynthesisFailed):
+    """The process that speaks ended, and every stream in it; another is started for new ones."""

@@ -43,7 +43,10 @@ class ThreadLink(Generic[D, V, S]):
 
     def open(self, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> Session:
         """See `Link.open`. Called on the event loop."""
-        post = loop_post()
+        return self.open_from(loop_post(), voice, lead_s, receive)
+
+    def open_from(self, post: Post, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> Session:
+        """`open` for whoever is on no event loop: `post` carries each call of `receive`, from the scheduler's thread."""
 
         def deliver(event: Event) -> None:
             try:

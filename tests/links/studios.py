@@ -1,0 +1,160 @@
+"""A link over fakes, in this process or in a child, with a view of what is inside it, for tests that are run over both.
+
+What the far side shows and is told goes through a small file that both processes map.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import anyio
+
+from cf_agents.config import DecodeParams
+from cf_agents.engines.base import Prefix
+from cf_agents.errors import BackendUnavailable, CheckpointDamaged, TextError
+from cf_agents.links.process import ProcessLink
+from cf_agents.links.thread import ThreadLink
+from cf_agents.scheduler import Scheduler
+from cf_agents.stream import Stream
+from tests.fakes import SAMPLE_RATE, FakeDecoder, FakeVocoder, fake_voice
+
+Kind = Literal["thread", "process"]
+
+FACTORY = "tests.links.studios:build"
+_ROWS, _STEPS, _STEP_S, _VOICES = (slice(at, at + 8) for at in range(0, 32, 8))
+
+
+class Board:
+    """Four numbers in a file: rows in use, steps taken, seconds that a step burns, voices prepared."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(bytes(32))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 32)
+
+    def read(self, place: slice) -> float:
+        return struct.unpack("d", self._map[place])[0]
+
+    def write(self, place: slice, value: float) -> None:
+        self._map[place] = struct.pack("d", value)
+
+    def close(self) -> None:
+        self._map.close()
+
+
+class BoardDecoder(FakeDecoder):
+    """Writes its rows and steps on a board, and reads from it how long a step takes."""
+
+    def __init__(self, board: Board, pool: int) -> None:
+        self.board = board
+        super().__init__(pool)
+        self.on_step = self._look
+
+    def _look(self, seeds: list[int]) -> None:
+        self.step_s = self.board.read(_STEP_S)
+        self.board.write(_STEPS, self.board.read(_STEPS) + 1)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "rows_free" and isinstance(value, int):
+            self.board.write(_ROWS, self.pool - value)
+
+
+def tokenise(text: str) -> tuple[int, ...]:
+    """4 characters make an id. Some words stand for errors."""
+    if "unspeakable" in text:
+        raise TextError("This cannot be said.")
+    if "explode" in text:
+        return (666,)
+    return tuple(range(max(1, len(text) // 4)))
+
+
+def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, dict[str, object]]:
+    """The factory, for both processes. `error` in the arguments: fail so; `once`: a file that makes the second load fail."""
+    progress("Building fakes")
+    match arguments.get("error"):
+        case "damaged":
+            raise CheckpointDamaged("t3.safetensors is truncated; download it again.")
+        case "untyped":
+            raise RuntimeError("no kernel image")
+        case "slow":
+            time.sleep(60)
+    once = arguments.get("once")
+    if once is not None:
+        if Path(str(once)).exists():
+            raise BackendUnavailable("The device is gone.")
+        Path(str(once)).write_text("")
+    board, pool = Board(Path(str(arguments["board"]))), arguments.get("pool", 64)
+    assert isinstance(pool, int)
+    board.write(_ROWS, 0)
+    decoder, vocoder = BoardDecoder(board, pool), FakeVocoder()
+
+    def on_open(prefix: Prefix, seed: int) -> None:
+        if prefix.text_ids == (666,):
+            raise RuntimeError("cuBLAS is unwell")
+
+    decoder.on_open = on_open
+    vocoder.on_open = lambda seed: board.write(_VOICES, len(vocoder.prepared))
+    return ThreadLink(Scheduler(decoder, vocoder, SAMPLE_RATE), tokenise, SAMPLE_RATE), {"pool": pool}
+
+
+class Studio:
+    """A link of either kind and its board."""
+
+    def __init__(self, kind: Kind, folder: Path, **arguments: object) -> None:
+        self.board = Board(folder / "board")
+        arguments["board"] = str(folder / "board")
+        self.told: list[str] = []
+        self.link: ThreadLink | ProcessLink
+        if kind == "thread":
+            self.link = build(arguments, self.told.append)[0]
+        else:
+            self.link = ProcessLink(FACTORY, arguments, self.told.append)
+            self.link.wait()
+
+    def stream(self, seed: int = 7, lead_s: float = 1e9, steps: int = 2, name: str = "fake") -> Stream:
+        return Stream(self.link, fake_voice(name), params=DecodeParams(steps=steps), seed=seed, lead_s=lead_s)
+
+    @property
+    def rows_used(self) -> int:
+        return int(self.board.read(_ROWS))
+
+    @property
+    def steps(self) -> int:
+        return int(self.board.read(_STEPS))
+
+    @property
+    def voices_prepared(self) -> int:
+        return int(self.board.read(_VOICES))
+
+    def burn(self, step_s: float) -> None:
+        """Let every step take this long from now on."""
+        self.board.write(_STEP_S, step_s)
+
+    @property
+    def process(self) -> ProcessLink:
+        assert isinstance(self.link, ProcessLink)
+        return self.link
+
+
+@asynccontextmanager
+async def open_studio(kind: Kind, folder: Path, **arguments: object) -> AsyncIterator[Studio]:
+    studio = await anyio.to_thread.run_sync(lambda: Studio(kind, folder, **arguments))
+    try:
+        yield studio
+    finally:
+        await studio.link.aclose()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that tells nobody, on another thread or in another process."""
+    with anyio.fail_after(20):
+        while not true():  # noqa: ASYNC110
+            await anyio.sleep(0.002)

@@ -1,0 +1,318 @@
+"""The child process: how it begins, how it dies, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from cf_agents.config import DecodeParams
+from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, StreamClosed, WorkerDied
+from cf_agents.links import process as process_module
+from cf_agents.links.base import Failed, Segment
+from cf_agents.links.process import ProcessLink
+from cf_agents.links.wire import WIRE_VERSION
+from tests.fakes import fake_voice
+from tests.links.studios import FACTORY, Studio, open_studio, until
+from tests.links.test_links import TEXT, Listener, check_sound, collect, write
+
+pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What depends on the loop is in `test_links`."""
+    return "asyncio"
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def silently(message: str) -> None:
+    pass
+
+
+def kill(studio: Studio, how: signal.Signals = signal.SIGKILL) -> int:
+    pid = studio.process.pid
+    assert pid is not None
+    os.kill(pid, how)
+    return pid
+
+
+async def restarted(studio: Studio, pid: int) -> None:
+    """There is another child than `pid`."""
+    await until(lambda: studio.process.pid not in (None, pid))
+
+
+async def test_a_child_begins_tells_and_ends(tmp_path: Path) -> None:
+    async with open_studio("process", tmp_path, pool=6) as studio:
+        pid = studio.process.pid
+        assert pid is not None
+        assert pid != os.getpid()
+        assert studio.told == ["Building fakes"]
+        assert studio.process.about == {"pool": 6}
+    assert studio.process.pid is None
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_child_that_dies_fails_every_stream_and_is_replaced(tmp_path: Path, how: signal.Signals) -> None:
+    async with open_studio("process", tmp_path) as studio:
+        studio.burn(0.002)
+        streams = [write(studio.stream(seed), TEXT * 50) for seed in range(3)]
+        for stream in streams:
+            await anext(stream)
+        idle = Listener()
+        studio.link.open(fake_voice(), 1.0, idle)
+        began = time.monotonic()
+        pid = kill(studio, how)
+        await idle.over.wait()
+        # 25 ms where nothing else runs (benchmarks/links.py).
+        assert time.monotonic() - began < 0.5
+        # A child that is asked to go closes its streams itself.
+        error = StreamClosed if how == signal.SIGTERM else WorkerDied
+        assert [type(event.error) for event in idle.events if isinstance(event, Failed)] == [error]
+        studio.burn(0.0)
+        if how == signal.SIGTERM:
+            await restarted(studio, pid)
+        # Else no waiting: a stream that is opened now begins when the next child is ready.
+        async with studio.stream(9) as stream:
+            check_sound(await collect(write(stream, TEXT)), 9)
+        assert studio.process.pid not in (None, pid)
+        for stream in streams:
+            with pytest.raises(error):
+                await collect(stream)
+            await stream.aclose()
+        assert not alive(pid)
+        assert studio.rows_used == 0
+
+
+async def test_deaths_in_a_row_bring_a_pause_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "BACKOFF_S", (0.4, 0.6))
+    async with open_studio("process", tmp_path) as studio:
+        pid = kill(studio)
+        await restarted(studio, pid)
+        async with studio.stream(1) as stream:
+            await collect(write(stream, TEXT))
+            pid = kill(studio)
+            await until(lambda: studio.process.pid != pid)
+            with pytest.raises(Busy, match="started in") as caught:
+                studio.stream(2)
+        assert 0.2 < caught.value.retry_after_s <= 0.4
+        await anyio.sleep(caught.value.retry_after_s + 0.01)
+        async with studio.stream(3) as stream:
+            check_sound(await collect(write(stream, TEXT)), 3)
+
+
+async def test_a_successor_that_cannot_load_says_why(tmp_path: Path) -> None:
+    async with open_studio("process", tmp_path, once=str(tmp_path / "once")) as studio:
+        pid = kill(studio)
+        await until(lambda: studio.process.pid != pid)
+        async with studio.stream() as stream:
+            with pytest.raises(BackendUnavailable, match="device is gone"):
+                await collect(write(stream, TEXT))
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("damaged", CheckpointDamaged, "download it again"),
+        ("untyped", BackendUnavailable, "RuntimeError: no kernel image"),
+    ],
+)
+def test_what_stops_loading_is_raised_and_leaves_nothing(
+    how: str, error: type[Exception], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    link = ProcessLink(FACTORY, {"error": how}, silently)
+    with pytest.raises(error, match=words):
+        link.wait()
+    assert link.pid is None
+    link.close()
+    assert ("Traceback" in capfd.readouterr().err) == (how == "untyped")
+
+
+def test_a_child_killed_while_it_loads_is_an_error(tmp_path: Path) -> None:
+    told = threading.Event()
+    link = ProcessLink(FACTORY, {"error": "slow"}, lambda message: told.set())
+    told.wait(20)
+    assert link.pid is not None
+    os.kill(link.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="signal 9"):
+        link.wait()
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+def test_loading_that_is_abandoned_ends_at_once(told_first: bool) -> None:
+    told, abandoned = threading.Event(), threading.Event()
+    link = ProcessLink(FACTORY, {"error": "slow"}, lambda message: told.set())
+    if told_first:
+        told.wait(20)
+    abandoned.set()
+    began = time.monotonic()
+    with pytest.raises(StreamClosed):
+        link.wait(abandoned)
+    assert time.monotonic() - began < 2.0
+    assert link.pid is None
+
+
+async def test_a_voice_is_sent_once_and_forgotten_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "KEPT_VOICES", 2)
+    async with open_studio("process", tmp_path) as studio:
+
+        async def say(name: str) -> None:
+            async with studio.stream(name=name) as stream:
+                await collect(write(stream, "Hello."))
+
+        # Each time a new object, equal in content.
+        for name in ("a", "a", "b", "a"):
+            await say(name)
+        assert studio.voices_prepared == 2
+        for name in ("c", "b"):
+            await say(name)
+        assert studio.voices_prepared == 4
+
+
+async def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "WIRE_VERSION", WIRE_VERSION + 1)
+    link = ProcessLink(FACTORY, {"board": str(tmp_path / "board")}, silently)
+    with pytest.raises(BackendUnavailable, match="changed on disk"):
+        link.wait()
+
+
+async def test_a_stream_whose_reader_stands_still_is_stopped_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the reader is this whole process, as the link's thread takes what comes at once: it is held up."""
+    async with open_studio("process", tmp_path, backlog=200_000) as studio:
+        gate, slow = threading.Event(), Listener()
+        session = studio.link.open(fake_voice(), 1e9, slow)
+        take = studio.process._take
+
+        def held(worker: object, message: object) -> None:
+            gate.wait(20)
+            take(worker, message)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(studio.process, "_take", held)
+        async with studio.stream(1) as stream:
+            session.submit(Segment(0, "x" * 40_000, DecodeParams(steps=1), 1))
+            await until(lambda: studio.steps > 0 and not studio.rows_used)
+            gate.set()
+            check_sound(await collect(write(stream, TEXT)), 1)
+        failed = [event for event in slow.events if isinstance(event, Failed)]
+        assert len(failed) == 1
+        assert "stood still" in str(failed[0].error)
+        await slow.over.wait()
+
+
+PARENT = """
+import os, sys, threading
+from pathlib import Path
+from tests.links.studios import Studio
+studio = Studio("process", Path(sys.argv[1]))
+print(studio.process.pid, flush=True)
+{then}
+"""
+
+
+def parent(folder: Path, then: str) -> tuple[subprocess.Popen[str], int]:
+    ran = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PARENT.replace("{then}", then), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ran.stdout is not None
+    return ran, int(ran.stdout.readline())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_dies_with_its_parent(tmp_path: Path, how: signal.Signals) -> None:
+    # A fork that lives on holds the parent's end of the socket open.
+    then = "import time\nif os.fork() == 0: time.sleep(30)\ntime.sleep(30)"
+    ran, pid = parent(tmp_path, then if how == signal.SIGKILL and sys.platform == "linux" else "import time; time.sleep(30)")
+    try:
+        assert alive(pid)
+        ran.send_signal(how)
+        ran.wait()
+        deadline = time.monotonic() + 2.0
+        while alive(pid) and not is_zombie(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        assert ran.stdout is not None
+        ran.stdout.close()
+
+
+def is_zombie(pid: int) -> bool:
+    """It is dead, and whoever took it over has not looked yet."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
+
+
+def test_a_parent_that_forgets_to_close_can_leave(tmp_path: Path) -> None:
+    ran, pid = parent(tmp_path, "")
+    assert ran.stdout is not None
+    ran.stdout.close()
+    assert ran.wait(10) == 0
+    deadline = time.monotonic() + 2.0
+    while alive(pid) and not is_zombie(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_thread_that_loads_may_end(tmp_path: Path) -> None:
+    """A child that dies with its parent dies with the thread that started it: that one must be the link's own."""
+    made: list[Studio] = []
+    thread = threading.Thread(target=lambda: made.append(Studio("process", tmp_path)))
+    thread.start()
+    thread.join()
+    pid = made[0].process.pid
+    time.sleep(0.2)
+    assert made[0].process.pid == pid
+    assert pid is not None
+    assert alive(pid)
+    made[0].link.close()
+
+
+@LINUX
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    def count() -> tuple[int, int, int]:
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+        begun = len(children.read_text().split()) if children.exists() else 0
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("cf-agents")]
+        return len(os.listdir("/proc/self/fd")), begun, len(threads)
+
+    before = count()
+    for turn in range(3):
+        studio = Studio("process", tmp_path)
+        if turn == 1:
+            pid = kill(studio)
+            while studio.process.pid in (None, pid):
+                time.sleep(0.005)
+        studio.link.close()
+        studio.board.close()
+    assert count() == before
+
+
+def test_the_agents_process_has_no_torch(tmp_path: Path) -> None:
+    ran, _ = parent(tmp_path, "studio.link.close(); sys.exit('torch' in sys.modules)")
+    assert ran.stdout is not None
+    ran.stdout.close()
+    assert ran.wait(20) == 0
