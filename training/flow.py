@@ -8,8 +8,9 @@ mel. It is trained twice over in one run:
     end            (r - t) u(x_t, t, r) = (s - t) u(x_t, t, s) + (r - s) u(x_s, s, r)
                   (SplitMeanFlow, Guo et al. 2025, arXiv:2507.16884, eq. 11: mean flow without a derivative)
 
-Before that second part, the rows between two times learn the velocity too, which is where the second part starts from. Knows
-nothing of text or waveforms.
+Before that second part, the rows between two times learn the velocity too, which is where the second part starts from. Noise
+is in every row, whatever `FlowConfig.temperature` says: a network too narrow to carry it learns the mean of the mel, which is
+what it gives at temperature 0. Knows nothing of text or waveforms.
 
 Shapes: N rows, L tokens, T = 2 L frames, A look-ahead, M mel bins.
 """

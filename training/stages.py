@@ -23,7 +23,7 @@ from training.hift import ADAPTATION, HiFTStage
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything: the defaults made the checkpoint that ships."""
+    """How much of everything, as it should be; the model card says how much made the checkpoint that ships."""
 
     train_utterances: int = 24_000
     small_utterances: int = 4_000
