@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 import cf_agents
-from cf_agents.backends import Backend, Dtype
+from cf_agents.backends import Backend, Dtype, Quantise
 from cf_agents.config import PRESETS, DecodeParams
 from cf_agents.errors import CfAgentsError
 from cf_agents.tts import DEFAULT_MODEL, DEFAULT_VOICE
@@ -102,6 +102,7 @@ def _say_parser(say: argparse.ArgumentParser) -> None:
     say.add_argument("--quiet", action="store_true", help="no figures and no timeline")
     say.add_argument("--backend", choices=get_args(Backend), default="auto")
     say.add_argument("--dtype", choices=get_args(Dtype), default="auto")
+    say.add_argument("--quantise", type=int, choices=get_args(Quantise), help="bits of the decoder's weights, with mlx")
     say.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
     say.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
     say.add_argument("--streams", type=int, default=8, metavar="N", help="texts of --file spoken at the same time")

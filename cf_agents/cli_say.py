@@ -171,6 +171,7 @@ async def _load(args: argparse.Namespace, params: DecodeParams, console: Console
                 backend=args.backend,
                 dtype=args.dtype,
                 device=args.device,
+                quantise=args.quantise,
                 max_streams=args.streams,
                 params=params,
                 revision=args.revision,

@@ -20,7 +20,7 @@ _EXTRAS = {
     "sounddevice": "--play",
     "trio": "the other event loop",
     "flashinfer-python": "the paged engine to come",
-    "mlx": "Apple silicon to come",
+    "mlx": "the engine for Apple silicon",
 }
 
 

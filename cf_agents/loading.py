@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cf_agents.backends import Choice
-from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
+from cf_agents.checkpoint import IGNORED, S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
 from cf_agents.decode import Decoder
+from cf_agents.engines.base import Engine
 from cf_agents.engines.dense import DenseEngine
 from cf_agents.links.thread import ThreadLink
 from cf_agents.models.flow import Flow
 from cf_agents.models.hift import HiFT
-from cf_agents.models.layout import without_storage
+from cf_agents.models.layout import released_layout, without_storage
 from cf_agents.models.reference import ReferenceModel
 from cf_agents.models.t3 import T3
 from cf_agents.scheduler import Scheduler
@@ -30,15 +31,43 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     config = checkpoint.config
     progress("Reading the decoder")
     with without_storage():
-        t3, flow, hift = T3(config.t3), Flow(config.flow), HiFT(config.hift)
-    checkpoint.fill(t3, T3_FILE, dtype=choice.dtype, device=choice.device)
+        flow, hift = Flow(config.flow), HiFT(config.hift)
+    engine = load_engine(checkpoint, choice, ROWS_PER_STREAM * max_streams)
     progress("Reading the vocoder")
     checkpoint.fill(flow, S3GEN_FILE, "flow.", device=choice.device)
     checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
-    engine = DenseEngine(t3, max_rows=ROWS_PER_STREAM * max_streams)
     vocoder = Vocoder(flow, hift)
     scheduler = Scheduler(Decoder(engine), vocoder, vocoder.sample_rate)
     return ThreadLink(scheduler, tokenizer.encode, vocoder.sample_rate)
+
+
+def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine:
+    """The decoder alone, in the chosen back-end and dtype. Blocks. Raises the errors of `Checkpoint.fill`."""
+    with without_storage():
+        t3 = T3(checkpoint.config.t3)
+    if choice.backend == "mlx":
+        return _mlx_engine(checkpoint, t3, choice, max_rows)
+    checkpoint.fill(t3, T3_FILE, dtype=choice.dtype, device=choice.device)
+    return DenseEngine(t3, max_rows=max_rows)
+
+
+def _mlx_engine(checkpoint: Checkpoint, t3: T3, choice: Choice, max_rows: int) -> Engine:
+    """The weights go from the file into MLX, a layer at a time; torch's network only says what they are called."""
+    import mlx.core as mx
+
+    from cf_agents.engines.metal import MetalEngine
+    from cf_agents.engines.metal_t3 import MetalT3
+
+    file = checkpoint.file(T3_FILE)
+    layout = released_layout(t3)
+    file.verify(layout, ignored=IGNORED[T3_FILE])
+    file.check_floating(layout)
+    # Nothing is read before it is needed, and what was taken out is dropped with its last use.
+    stored = mx.load(str(file.path))
+    assert isinstance(stored, dict)
+    dtype = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}[choice.dtype]
+    network = MetalT3(checkpoint.config.t3, lambda name: stored.pop(file.tensors[name].stored_name), dtype, choice.quantise)
+    return MetalEngine(network, max_rows=max_rows)
 
 
 def reference_model(checkpoint: Checkpoint) -> ReferenceModel:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 import anyio
 import anyio.to_thread
 
 from cf_agents.audio import AudioChunk
-from cf_agents.backends import Backend, Choice, Dtype, check_names, choose
+from cf_agents.backends import Backend, Choice, Dtype, Quantise, check_names, choose
 from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.errors import ConfigError, StreamClosed, VoiceError
 from cf_agents.links.base import Closed, Event, Failed, Link, Segment
@@ -34,6 +34,8 @@ DEFAULT_MODEL = "tiny"
 DEFAULT_VOICE = "default"
 DEFAULT_LEAD_S = 2.0
 
+Linked = Literal["thread", "process"]
+
 
 @dataclass(frozen=True)
 class _Request:
@@ -43,11 +45,22 @@ class _Request:
     backend: Backend
     dtype: Dtype
     device: str
+    quantise: Quantise | None
     max_streams: int
+    link: Linked
     voices: Mapping[str, Voice | str | Path]
     revision: str | None
     local_files_only: bool
     progress: Callable[[str], None]
+
+
+class _Asked(TypedDict):
+    """The arguments of `choose`."""
+
+    backend: Backend
+    device: str
+    dtype: Dtype
+    quantise: Quantise | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,9 @@ class TTS:
         backend: Backend = "auto",
         dtype: Dtype = "auto",
         device: str = "auto",
+        quantise: Quantise | None = None,
         max_streams: int = 8,
+        link: Linked = "thread",
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
         params: DecodeParams | str = "released",
         lead_s: float = DEFAULT_LEAD_S,
@@ -98,18 +113,32 @@ class TTS:
 
         model: "tiny" (random weights, built into the cache, speaks noise), a checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
-        max_streams: utterances spoken at once; more wait. voices: by name, beside those of the checkpoint. params: the default
+        quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens (`benchmarks/mlx.py`).
+        link: where the model runs: "process" is a child process, which leaves this one its interpreter and its event loop and takes
+        no torch into it; "thread" is a thread of this process, for notebooks. max_streams: utterances spoken at once; more wait. voices: by name, beside those of the checkpoint. params: the default
         decoding knobs, or the name of a preset. lead_s: how far synthesis may run ahead of playback. progress: told in words
         what is being done, from the worker thread.
 
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
         """
-        check_names(backend, dtype)
+        check_names(backend, dtype, quantise)
+        if link not in get_args(Linked):
+            raise ConfigError(f"There is no link {link!r}; choose one of {', '.join(get_args(Linked))}.")
         if max_streams < 1:
             raise ConfigError(f"max_streams is {max_streams}; give at least 1.")
         request = _Request(
-            model, backend, dtype, device, max_streams, dict(voices), revision, local_files_only, progress or _silently
+            model=model,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            quantise=quantise,
+            max_streams=max_streams,
+            link=link,
+            voices=dict(voices),
+            revision=revision,
+            local_files_only=local_files_only,
+            progress=progress or _silently,
         )
         return cls(request, _params(params), _checked_lead(lead_s))
 
@@ -296,14 +325,36 @@ def _load(request: _Request, abandoned: threading.Event) -> _Open:
         voices[name] = voice if isinstance(voice, Voice) else Voice.load(voice)
     for voice in voices.values():
         voice.check(checkpoint.config)
+    link, choice = (_process_link if request.link == "process" else _thread_link)(request, checkpoint, abandoned)
+    logger.info("%s speaks on %s.", checkpoint.config.name, choice.why)
+    return _Open(checkpoint, choice, voices, link)
+
+
+def _thread_link(request: _Request, checkpoint: Checkpoint, abandoned: threading.Event) -> tuple[Link, Choice]:
     request.progress("Importing torch")
     from cf_agents.loading import thread_link
 
-    choice = choose(request.backend, request.device, request.dtype)
+    choice = choose(**_asked(request))
     link = thread_link(checkpoint, choice, request.max_streams, request.progress)
     if abandoned.is_set():
         link.close()
-    return _Open(checkpoint, choice, voices, link)
+    return link, choice
+
+
+def _process_link(request: _Request, checkpoint: Checkpoint, abandoned: threading.Event) -> tuple[Link, Choice]:
+    from cf_agents.links.process import ProcessLink
+    from cf_agents.links.worker import MODEL_FACTORY
+
+    folder = str(checkpoint.folder.resolve())
+    arguments = {"folder": folder, "max_streams": request.max_streams, "choose": _asked(request)}
+    link = ProcessLink(MODEL_FACTORY, arguments, request.progress)
+    link.wait(abandoned)
+    assert isinstance(link.about, Choice)
+    return link, link.about
+
+
+def _asked(request: _Request) -> _Asked:
+    return {"backend": request.backend, "device": request.device, "dtype": request.dtype, "quantise": request.quantise}
 
 
 def _params(params: DecodeParams | str) -> DecodeParams:

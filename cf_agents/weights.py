@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +62,16 @@ class WeightFile:
         ]
         self.complain(missing, unexpected, shapes)
 
+    def check_floating(self, names: Iterable[str]) -> None:
+        """Raise `CheckpointMismatch` when one of these tensors is not stored as floating numbers."""
+        for name in names:
+            stored = self.tensors[name].dtype
+            if stored not in _FLOATING:
+                raise CheckpointMismatch(
+                    f"{name} of {self.path} is stored as {stored}. Give the checkpoint in float32, float16 or bfloat16; "
+                    "quantised files are not read."
+                )
+
     def complain(self, missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str] = ()) -> None:
         """Raise `CheckpointMismatch` for what was found, if anything was."""
         found = [
@@ -89,13 +99,7 @@ class WeightFile:
         from cf_agents.models.layout import assign, released_layout
 
         integers = {prefix + name: value.dtype for name, value in module.state_dict().items() if not value.is_floating_point()}
-        for name in released_layout(module, prefix):
-            stored = self.tensors[name].dtype
-            if name not in integers and stored not in _FLOATING:
-                raise CheckpointMismatch(
-                    f"{name} of {self.path} is stored as {stored}. Give the checkpoint in float32, float16 or bfloat16; "
-                    "quantised files are not read."
-                )
+        self.check_floating(name for name in released_layout(module, prefix) if name not in integers)
         with safe_open(self.path, framework="pt", device="cpu") as file:
 
             def read(name: str) -> torch.Tensor:

@@ -233,7 +233,8 @@ async def test_progress_is_told(tiny_folder: Path) -> None:
     ("asked", "error"),
     [
         ({"backend": "flashinfer"}, BackendUnavailable),
-        ({"backend": "mlx"}, BackendUnavailable),
+        ({"backend": "dense", "quantise": 8}, ConfigError),
+        ({"backend": "mlx", "quantise": 3}, ConfigError),
         ({"backend": "cuda"}, ConfigError),
         ({"dtype": "int8"}, ConfigError),
         ({"max_streams": 0}, ConfigError),
