@@ -141,7 +141,7 @@ class ProcessLink:
         return self._first.sample_rate
 
     @property
-    def about(self) -> Mapping[str, object]:
+    def about(self) -> object:
         """What the factory says of what it built."""
         return self._first.about
 

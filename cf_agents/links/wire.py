@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cf_agents import errors
+from cf_agents.backends import Choice
 from cf_agents.config import DecodeParams
 from cf_agents.errors import CfAgentsError, SynthesisFailed
 from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
@@ -57,10 +58,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ready:
-    """To the link: speech can begin. about: what the factory says of what it built."""
+    """To the link: speech can begin. about: what the factory says of what it built, plain or a `Choice`."""
 
     sample_rate: int
-    about: dict[str, object]
+    about: object
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Happened:
 
 Message = Hello | Load | Progress | Ready | LoadFailed | Know | Forget | Open | Submit | Position | Close | Happened
 
-_PARTS = (*typing.get_args(Message), Segment, DecodeParams, Audio, Block, Failed, Closed)
+_PARTS = (*typing.get_args(Message), Choice, Segment, DecodeParams, Audio, Block, Failed, Closed)
 _KINDS: Mapping[str, type] = {kind.__name__: kind for kind in _PARTS}
 _ERRORS: Mapping[str, type[CfAgentsError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, CfAgentsError)

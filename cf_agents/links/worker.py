@@ -9,7 +9,6 @@ It goes when its socket ends, at SIGTERM, and with its parent. Started by `proce
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import importlib
 import logging
 import os
@@ -44,7 +43,7 @@ from cf_agents.voice import Voice
 
 logger = logging.getLogger(__name__)
 
-Factory: TypeAlias = Callable[[Mapping[str, object], Callable[[str], None]], tuple[ThreadLink, dict[str, object]]]
+Factory: TypeAlias = Callable[[Mapping[str, object], Callable[[str], None]], tuple[ThreadLink, object]]
 """Builds what speaks, from the arguments of `Load`, and says about it what `Ready` should carry. Tells its progress."""
 
 MODEL_FACTORY = "cf_agents.links.worker:load_model"
@@ -53,23 +52,17 @@ _FLUSH_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
-def load_model(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, dict[str, object]]:
-    """The `Factory` of a checkpoint. arguments: folder, backend, device, dtype, max_streams. About: a `backends.Choice`."""
+def load_model(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, object]:
+    """The `Factory` of a checkpoint. arguments: folder, max_streams, and those of `backends.choose`. About: the choice."""
     progress("Importing torch")
     from cf_agents.backends import choose
     from cf_agents.checkpoint import Checkpoint
     from cf_agents.loading import thread_link
 
-    match arguments:
-        case {
-            "folder": str(folder),
-            "backend": str(backend),
-            "device": str(device),
-            "dtype": str(dtype),
-            "max_streams": int(n),
-        }:
-            choice = choose(backend, device, dtype)
-            return thread_link(Checkpoint.open(folder), choice, n, progress), dataclasses.asdict(choice)
+    match arguments["choose"], arguments["folder"], arguments["max_streams"]:
+        case dict(asked), str(folder), int(max_streams):
+            choice = choose(**asked)
+            return thread_link(Checkpoint.open(folder), choice, max_streams, progress), choice
     raise AssertionError(f"no arguments of a model: {arguments}")
 
 

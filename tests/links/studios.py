@@ -76,7 +76,7 @@ def tokenise(text: str) -> tuple[int, ...]:
     return tuple(range(max(1, len(text) // 4)))
 
 
-def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, dict[str, object]]:
+def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, object]:
     """The factory, for both processes. `error` in the arguments: fail so; `once`: a file that makes the second load fail."""
     progress("Building fakes")
     match arguments.get("error"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import time
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 
+from cf_agents import TTS
+from cf_agents.checkpoint import S3GEN_FILE
 from cf_agents.config import DecodeParams
-from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, StreamClosed, WorkerDied
+from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
 from cf_agents.links import process as process_module
 from cf_agents.links.base import Failed, Segment
 from cf_agents.links.process import ProcessLink
@@ -316,3 +320,48 @@ def test_the_agents_process_has_no_torch(tmp_path: Path) -> None:
     assert ran.stdout is not None
     ran.stdout.close()
     assert ran.wait(20) == 0
+
+
+QUICK = DecodeParams(steps=2, max_tokens=24)
+
+
+async def test_a_model_speaks_alike_through_both_links(tiny_folder: Path) -> None:
+    said: list[bytes] = []
+    for link in ("thread", "process"):
+        told: list[str] = []
+        async with TTS.load(tiny_folder, params=QUICK, device="cpu", link=link, progress=told.append) as tts:
+            said.append((await tts.say(TEXT, seed=3)).pcm)
+            assert (tts.choice.backend, tts.choice.device) == ("dense", "cpu")
+        assert [message.split()[0] for message in told] == ["Looking", "Importing", "Reading", "Reading", "Warming"]
+    thread, process = (np.frombuffer(pcm, "<i2").astype(int) for pcm in said)
+    assert len(thread) >= 24 * 960
+    # The child has its own number of torch threads, so floats may differ in their last bits.
+    assert np.abs(thread - process).max() <= 2
+
+
+async def test_an_error_of_the_childs_loading_is_the_loads(tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "copy")
+    weights = tmp_path / "copy" / S3GEN_FILE
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointDamaged):
+        await TTS.load(tmp_path / "copy", link="process").__aenter__()
+    with pytest.raises(ConfigError, match="no link 'pipe'"):
+        TTS.load(tiny_folder, link="pipe")  # type: ignore[arg-type]
+
+
+def test_a_model_in_a_child_leaves_the_agent_without_torch(tiny_folder: Path) -> None:
+    code = """
+import sys, anyio
+from cf_agents import TTS
+
+async def main():
+    async with TTS.load(sys.argv[1], link="process") as tts, tts.stream() as stream:
+        stream.write("Hello.")
+        stream.end()
+        assert [chunk async for chunk in stream]
+
+anyio.run(main)
+sys.exit("torch" in sys.modules)
+"""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tiny_folder)], check=True, timeout=100, cwd=root)

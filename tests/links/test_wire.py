@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from cf_agents import errors
+from cf_agents.backends import Choice
 from cf_agents.config import DecodeParams
 from cf_agents.errors import Busy, CfAgentsError, SynthesisFailed, TextError
 from cf_agents.links.base import Audio, Block, Closed, Failed, Segment
@@ -40,6 +41,7 @@ MESSAGES: list[Message] = [
     Load("a.b:c", {"folder": "x y", "max_streams": 3, "error": None}),
     Progress("Reading the decoder"),
     Ready(24_000, {"why": "é"}),
+    Ready(24_000, Choice("dense", "cpu", "float32", "as asked")),
     Know("0f", bytes(range(256)) * 100),
     Forget("0f"),
     Open(2**40, "0f", math.inf),

@@ -1,0 +1,180 @@
+"""What a link costs and what it saves: the thread link beside the process link, on the "tiny" model.
+
+    python -m benchmarks.links [--streams 4] [--seconds 10]
+
+For each link: the way of a block from the scheduler to the event loop; how late the loop wakes from a sleep of 1 ms beside a
+scheduler that never rests, with and without a busy agent on that loop; from `close` to `Closed`, by when the rows are free. For
+the process link also: from SIGKILL of the worker to the error of the last stream, and to the first audio of a new one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import numpy as np
+
+from benchmarks.machine import describe
+from cf_agents.builtin import tiny_folder
+from cf_agents.checkpoint import Checkpoint
+from cf_agents.config import DecodeParams
+from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
+from cf_agents.links.process import ProcessLink
+from cf_agents.links.worker import MODEL_FACTORY, load_model
+from cf_agents.voice import Voice
+
+PARAMS = DecodeParams(max_tokens=400)
+TEXT = "the quick brown fox jumps over the lazy dog, and then does it again."
+
+
+@dataclass
+class Speaker:
+    """A session that is never out of text, at no lead limit."""
+
+    link: Link
+    voice: Voice
+    ways_s: list[float] = field(default_factory=list)
+    steps: int = 0
+    over_s: float | None = None
+    failed_s: float | None = None
+    first_s: float | None = None
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        self.over = anyio.Event()
+        self.session = self.link.open(self.voice, math.inf, self.receive)
+        for _ in range(2):
+            self.submit()
+
+    def submit(self) -> None:
+        self.session.submit(Segment(self.index, TEXT, PARAMS, self.index))
+        self.index += 1
+
+    def receive(self, event: Event) -> None:
+        now = time.monotonic()
+        match event:
+            case Audio():
+                self.ways_s.append(now - event.block.sent_s)
+                self.steps += event.block.steps
+                self.first_s = self.first_s or now
+                if event.last:
+                    self.submit()
+            case Failed():
+                self.failed_s = now
+            case Closed():
+                self.over_s = now
+                self.over.set()
+
+    async def close(self) -> float:
+        """Seconds until its rows are free, and this side knows."""
+        began = time.monotonic()
+        self.session.close()
+        await self.over.wait()
+        assert self.over_s is not None
+        return self.over_s - began
+
+
+async def lags(seconds: float, work_s: float) -> list[float]:
+    """How late the loop wakes, over and over; `work_s` of Python every 10 ms stand for a busy agent."""
+    late: list[float] = []
+    end = next_work = time.monotonic()
+    end += seconds
+    while (now := time.monotonic()) < end:
+        if work_s and now >= next_work:
+            next_work = now + 0.01
+            while time.monotonic() < now + work_s:
+                pass
+        began = time.monotonic()
+        await anyio.sleep(0.001)
+        late.append(time.monotonic() - began - 0.001)
+    return late
+
+
+def row(name: str, values_s: list[float]) -> None:
+    p50, p99 = np.percentile(values_s, [50, 99]) * 1e3
+    print(f"{name:44}{p50:9.2f}{p99:9.2f}{max(values_s) * 1e3:9.2f}{len(values_s):8}", flush=True)
+
+
+async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: argparse.Namespace) -> None:
+    began = time.monotonic()
+    link = await anyio.to_thread.run_sync(open_link)
+    print(
+        f"\n{kind} link, started in {time.monotonic() - began:.1f} s\n{'ms':44}{'p50':>9}{'p99':>9}{'max':>9}{'of':>8}",
+        flush=True,
+    )
+    try:
+        row("loop lag, nobody speaks", await lags(min(3.0, args.seconds), 0.0))
+        speakers = [Speaker(link, voice) for _ in range(args.streams)]
+        await anyio.sleep(2.0)
+        for busy_s, name in ((0.0, "an idle agent"), (0.005, "an agent that works half the time")):
+            steps, began = sum(speaker.steps for speaker in speakers), time.monotonic()
+            row(f"loop lag, {name}", await lags(args.seconds, busy_s))
+            rate = (sum(speaker.steps for speaker in speakers) - steps) / (time.monotonic() - began)
+            print(f"    row steps per second: {rate:.0f}", flush=True)
+        row("a block's way to the loop", [way for speaker in speakers for way in speaker.ways_s])
+        free = []
+        for _ in range(args.cancels):
+            speaker = speakers.pop(0)
+            free.append(await speaker.close())
+            speakers.append(Speaker(link, voice))
+            await anyio.sleep(0.03)
+        row("from close() to rows free, and known", free)
+        if isinstance(link, ProcessLink):
+            await kill(link, speakers, voice)
+        for speaker in speakers:
+            if speaker.over_s is None:
+                await speaker.close()
+    finally:
+        await link.aclose()
+
+
+async def kill(link: ProcessLink, speakers: list[Speaker], voice: Voice) -> None:
+    assert link.pid is not None
+    began = time.monotonic()
+    os.kill(link.pid, signal.SIGKILL)
+    for speaker in speakers:
+        await speaker.over.wait()
+    told = max(speaker.failed_s or math.inf for speaker in speakers) - began
+    after = Speaker(link, voice)
+    while after.first_s is None:
+        await anyio.sleep(0.005)
+    print(f"SIGKILL: every stream was told after {told * 1e3:.0f} ms; a new one spoke after {after.first_s - began:.2f} s")
+    await after.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of the loop")
+    parser.add_argument("--cancels", type=int, default=100)
+    parser.add_argument("--weights", type=Path, help='a checkpoint folder other than "tiny", with a default voice')
+    args = parser.parse_args()
+    folder = args.weights or tiny_folder()
+    voice = Voice.load(Checkpoint.open(folder).voices["default"])
+    asked = {"backend": "dense", "device": "cpu", "dtype": "float32"}
+    arguments: dict[str, object] = {"folder": str(folder), "max_streams": args.streams + 1, "choose": asked}
+
+    def thread() -> Link:
+        return load_model(arguments, lambda _: None)[0]
+
+    def process() -> Link:
+        link = ProcessLink(MODEL_FACTORY, arguments, lambda _: None)
+        link.wait(threading.Event())
+        return link
+
+    print(f"{describe()}; load {os.getloadavg()[0]:.1f}; {args.streams} streams that never rest")
+    # The process link first: once torch is here, its threads are too.
+    anyio.run(measure, "process", process, voice, args)
+    anyio.run(measure, "thread", thread, voice, args)
+
+
+if __name__ == "__main__":
+    main()
