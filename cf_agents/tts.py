@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "pocket"
+DEFAULT_MODEL = "tiny"
 DEFAULT_VOICE = "default"
 DEFAULT_LEAD_S = 2.0
 
@@ -111,11 +111,10 @@ class TTS:
     ) -> TTS:
         """Say which model; `async with` reads it, in a worker thread, and then says a word in silence to warm it up.
 
-        model: "pocket" (a small voice that comes with the package), "tiny" (random weights that speak noise, for tests), a
-        checkpoint folder, or a hub id such as
+        model: "tiny" (random weights, built into the cache, speaks noise), a checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
-        quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens (`benchmarks/metal.py`).
-        max_streams: utterances spoken at once; more wait. link: where the model runs. "thread" is a thread of this process;
+        quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens
+        (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "thread" is a thread of this process;
         "process" is a child process, which leaves this one its interpreter and its event loop, and takes no torch into it.
         voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name of a preset. lead_s:
         how far synthesis may run ahead of playback. progress: told in words what is being done, from another thread.
