@@ -49,7 +49,7 @@ class Speaker:
     index: int = 0
 
     def __post_init__(self) -> None:
-        self.over = anyio.Event()
+        self.over, self.heard = anyio.Event(), anyio.Event()
         self.session = self.link.open(self.voice, math.inf, self.receive)
         for _ in range(2):
             self.submit()
@@ -65,6 +65,7 @@ class Speaker:
                 self.ways_s.append(now - event.block.sent_s)
                 self.steps += event.block.steps
                 self.first_s = self.first_s or now
+                self.heard.set()
                 if event.last:
                     self.submit()
             case Failed():
@@ -106,10 +107,8 @@ def row(name: str, values_s: list[float]) -> None:
 async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: argparse.Namespace) -> None:
     began = time.monotonic()
     link = await anyio.to_thread.run_sync(open_link)
-    print(
-        f"\n{kind} link, started in {time.monotonic() - began:.1f} s\n{'ms':44}{'p50':>9}{'p99':>9}{'max':>9}{'of':>8}",
-        flush=True,
-    )
+    print(f"\n{kind} link, started in {time.monotonic() - began:.1f} s")
+    print(f"{'ms':44}{'p50':>9}{'p99':>9}{'max':>9}{'of':>8}", flush=True)
     try:
         row("loop lag, nobody speaks", await lags(min(3.0, args.seconds), 0.0))
         speakers = [Speaker(link, voice) for _ in range(args.streams)]
@@ -144,8 +143,8 @@ async def kill(link: ProcessLink, speakers: list[Speaker], voice: Voice) -> None
         await speaker.over.wait()
     told = max(speaker.failed_s or math.inf for speaker in speakers) - began
     after = Speaker(link, voice)
-    while after.first_s is None:
-        await anyio.sleep(0.005)
+    await after.heard.wait()
+    assert after.first_s is not None
     print(f"SIGKILL: every stream was told after {told * 1e3:.0f} ms; a new one spoke after {after.first_s - began:.2f} s")
     await after.close()
 

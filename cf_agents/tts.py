@@ -114,10 +114,11 @@ class TTS:
         model: "tiny" (random weights, built into the cache, speaks noise), a checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens
-        (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "thread" is a thread of this process;
-        "process" is a child process, which leaves this one its interpreter and its event loop, and takes no torch into it.
-        voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name of a preset. lead_s:
-        how far synthesis may run ahead of playback. progress: told in words what is being done, from another thread.
+        (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "thread" is a
+        thread of this process; "process" is a child process, which leaves this one its interpreter and its event loop, and
+        takes no torch into it. voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name
+        of a preset. lead_s: how far synthesis may run ahead of playback. progress: told in words what is being done, from
+        another thread.
 
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
