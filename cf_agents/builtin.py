@@ -1,6 +1,7 @@
-"""Models by name, and the one that needs no download: "tiny", random weights in the released layout.
+"""Models by name, and the two that need no download: "pocket", a small voice that comes with the package, and "tiny", random
+weights in the released layout, built into the cache when they are first asked for.
 
-It is built into the cache when it is first asked for. Knows nothing of how a checkpoint is read or run.
+Knows nothing of how a checkpoint is read or run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cf_agents.voice import Voice
 
 logger = logging.getLogger(__name__)
 
+POCKET_NAME = "pocket"
 TINY_NAME = "tiny"
 DEFAULT_VOICE = "default"
 _PROMPT_TOKENS = 25
@@ -33,9 +35,16 @@ def open_model(
     model: str | Path, *, revision: str | None = None, local_files_only: bool = False, progress: bool = False
 ) -> Checkpoint:
     """The checkpoint of a built-in name, a folder or a hub id. Raises as `tiny_folder` and `Checkpoint.open` do."""
-    if model == TINY_NAME:
+    if model == POCKET_NAME:
+        model = pocket_folder()
+    elif model == TINY_NAME:
         model = tiny_folder()
     return Checkpoint.open(model, revision=revision, local_files_only=local_files_only, progress=progress)
+
+
+def pocket_folder() -> Path:
+    """The folder of the "pocket" checkpoint inside the package. See `docs/pocket.md` for what it is."""
+    return Path(__file__).with_name("pocket")
 
 
 def tiny_folder() -> Path:

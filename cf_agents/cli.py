@@ -113,7 +113,7 @@ def _say_parser(say: argparse.ArgumentParser) -> None:
 
 
 def _common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", default=DEFAULT_MODEL, help="tiny, a checkpoint folder, or a hub id")
+    command.add_argument("--model", default=DEFAULT_MODEL, help="pocket, tiny, a checkpoint folder, or a hub id")
     command.add_argument("--revision", help="a branch, tag or commit of the hub")
     command.add_argument("--offline", action="store_true", help="use the hub's cache only")
     command.add_argument("-v", "--verbose", action="count", default=0, help="say what is done; twice for more")

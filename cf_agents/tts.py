@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "pocket"
 DEFAULT_VOICE = "default"
 DEFAULT_LEAD_S = 2.0
 
@@ -101,7 +101,7 @@ class TTS:
         device: str = "auto",
         quantise: Quantise | None = None,
         max_streams: int = 8,
-        link: Linked = "thread",
+        link: Linked = "process",
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
         params: DecodeParams | str = "released",
         lead_s: float = DEFAULT_LEAD_S,
@@ -111,7 +111,8 @@ class TTS:
     ) -> TTS:
         """Say which model; `async with` reads it, in a worker thread, and then says a word in silence to warm it up.
 
-        model: "tiny" (random weights, built into the cache, speaks noise), a checkpoint folder, or a hub id such as
+        model: "pocket" (a small voice that comes with the package), "tiny" (random weights that speak noise, for tests), a
+        checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens
         (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "thread" is a
