@@ -72,15 +72,16 @@ def test_half_precision_stays_near_the_prior_too() -> None:
 
 def test_built_on_one_thread_and_used_on_another() -> None:
     """MLX refuses to evaluate what another thread described, so nothing may be left to evaluate."""
-    engine = small_mlx_engine(2, 128)
+    engine = small_mlx_engine(4, 128)
     prefixes = [prefix(5), prefix(5).null()]
-    rows = engine.open(prefixes)
+    rows = engine.open(prefixes) + engine.open(prefixes)  # the second time, what is shared is copied in
     caught: list[BaseException] = []
 
     def use() -> None:
         try:
-            engine.close(rows[0])
-            engine.close(rows[1])
+            engine.score(rows, half_open(0).expand(4, -1))
+            for row in rows:
+                engine.close(row)
             again = engine.open(prefixes)
             engine.commit(again, [[1] * 16] * 2)
             engine.score(again, half_open(1).expand(2, -1))
