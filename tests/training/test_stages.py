@@ -118,7 +118,7 @@ def test_what_is_stored_is_the_network_in_half_precision(work: Work) -> None:
     from cf_agents.models.hift import HiFT
     from training import hift
 
-    trained = hift.load(work.folder / "hift", work.config.hift)
+    trained = hift.load(work.folder / "adapt", work.config.hift)
     read = HiFT(work.config.hift)
     Checkpoint.open(work.folder / "pocket").fill(read, S3GEN_FILE, "mel2wav.")
     for (name, wanted), got in zip(trained.state_dict().items(), read.state_dict().values(), strict=True):
