@@ -131,7 +131,7 @@ async def measure(chosen: argparse.Namespace) -> None:
     listener = Listener(texts)
     params = DecodeParams.preset(chosen.preset) if chosen.preset else DecodeParams(**chosen.knob)
     print(f"{describe()}; {len(texts)} held-out sentences, {params}\n")
-    async with TTS.load(chosen.model, device="cpu", max_streams=1) as tts:
+    async with TTS.load(chosen.model, device="cpu", max_streams=1, link="thread") as tts:
         resynthesis = Resynthesis(Checkpoint.open(tts.folder))
         for speaker in SPEAKERS:
             if speaker.name not in tts.voices or chosen.voice not in (None, speaker.name):

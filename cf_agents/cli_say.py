@@ -173,6 +173,8 @@ async def _load(args: argparse.Namespace, params: DecodeParams, console: Console
                 device=args.device,
                 quantise=args.quantise,
                 max_streams=args.streams,
+                # One speaker in a process of its own already, and `--threads` is set in it.
+                link="thread",
                 params=params,
                 revision=args.revision,
                 local_files_only=args.offline,

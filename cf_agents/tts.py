@@ -74,14 +74,14 @@ class _Open:
 
 
 class TTS:
-    """A loaded model that any number of streams share: one engine, one scheduler, one thread on the device.
+    """A loaded model that any number of streams share: one engine, one scheduler, one thread on the device, in a child process.
 
         async with TTS.load() as tts, tts.stream() as stream:
             stream.write("Hello.")
             stream.end()
             async for chunk in stream: ...
 
-    Leaving the block ends every stream and joins the thread.
+    Leaving the block ends every stream, and the process.
     """
 
     def __init__(self, request: _Request, params: DecodeParams, lead_s: float) -> None:
@@ -115,11 +115,11 @@ class TTS:
         checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens
-        (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "thread" is a
-        thread of this process; "process" is a child process, which leaves this one its interpreter and its event loop, and
-        takes no torch into it. voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name
-        of a preset. lead_s: how far synthesis may run ahead of playback. progress: told in words what is being done, from
-        another thread.
+        (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "process" is a
+        child process, which leaves this one its interpreter and its event loop, and takes no torch into it (`make_voice` does);
+        "thread" is a thread of this process, for notebooks and tests. voices: by name, beside those of the checkpoint. params:
+        the default decoding knobs, or the name of a preset. lead_s: how far synthesis may run ahead of playback. progress: told
+        in words what is being done, from another thread.
 
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
@@ -173,7 +173,7 @@ class TTS:
             )
 
     async def aclose(self) -> None:
-        """End every stream, free the device and join the scheduler's thread. Closing twice is fine."""
+        """End every stream and free the device; its process or thread has ended. Closing twice is fine."""
         self._closed = True
         if self._open is not None:
             await self._open.link.aclose()

@@ -24,6 +24,7 @@ from cf_agents.decode import Decoder
 from cf_agents.errors import BackendUnavailable, CheckpointNotFound, ConfigError, StreamClosed, SynthesisFailed, VoiceError
 from cf_agents.stream import Stream
 from cf_agents.synthetic import TINY
+from cf_agents.tts import Linked
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ def joined(chunks: list[AudioChunk]) -> bytes:
 
 
 async def test_text_becomes_sound(tiny_folder: Path) -> None:
-    async with TTS.load(tiny_folder, params=QUICK) as tts:
+    async with TTS.load(tiny_folder, params=QUICK, link="thread") as tts:
         assert (tts.sample_rate, tts.config.trained, list(tts.voices)) == (24_000, False, ["default"])
         chunks = await speak(tts.stream())
         assert "cf-agents-scheduler" in [thread.name for thread in threading.enumerate()]
@@ -189,18 +190,19 @@ def drop(kept: list[TTS]) -> None:
     gc.collect()
 
 
-async def test_loading_neither_blocks_the_loop_nor_outlives_a_cancel(tiny_folder: Path) -> None:
+@pytest.mark.parametrize("link", ["thread", "process"])
+async def test_loading_neither_blocks_the_loop_nor_outlives_a_cancel(tiny_folder: Path, link: Linked) -> None:
     began = anyio.current_time()
     with anyio.move_on_after(0.01) as scope:
-        async with TTS.load(tiny_folder):
+        async with TTS.load(tiny_folder, link=link):
             raise AssertionError("loaded in 10 ms")
     assert scope.cancelled_caught
     assert anyio.current_time() - began < 1.0
     for _ in range(500):
         await anyio.sleep(0.01)
-        if not any(thread.name == "cf-agents-scheduler" for thread in threading.enumerate()):
+        if not any(thread.name.startswith("cf-agents") for thread in threading.enumerate()):
             return
-    raise AssertionError("the abandoned scheduler lives on")
+    raise AssertionError("what was abandoned lives on")
 
 
 async def test_a_failing_load_raises_and_leaves_nothing(tiny_folder: Path, tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ async def test_what_the_warm_up_meets_is_the_loads_error(tiny_folder: Path, monk
 
     monkeypatch.setattr(Decoder, "step", fail)
     with pytest.raises(SynthesisFailed, match="out of memory"):
-        await TTS.load(tiny_folder).__aenter__()
+        await TTS.load(tiny_folder, link="thread").__aenter__()
     assert "cf-agents-scheduler" not in [thread.name for thread in threading.enumerate()]
 
 
