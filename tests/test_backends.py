@@ -19,6 +19,7 @@ def apple(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(backends, "_mlx_missing", lambda: None)
     monkeypatch.setattr(backends, "_mlx_gpu", lambda: True)
+    monkeypatch.setattr(backends, "find_spec", lambda name: True)
 
 
 @pytest.fixture
