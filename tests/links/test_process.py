@@ -247,20 +247,42 @@ def parent(folder: Path, then: str) -> tuple[subprocess.Popen[str], int]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_dies_with_its_parent(tmp_path: Path, how: signal.Signals) -> None:
-    # A fork that lives on holds the parent's end of the socket open.
-    then = "import time\nif os.fork() == 0: time.sleep(30)\ntime.sleep(30)"
-    ran, pid = parent(tmp_path, then if how == signal.SIGKILL and sys.platform == "linux" else "import time; time.sleep(30)")
+    ran, pid = parent(tmp_path, "threading.Event().wait(60)")
+    assert alive(pid)
+    ran.send_signal(how)
+    ran.communicate()
+    gone(pid)
+
+
+FORKS = """
+import warnings
+warnings.simplefilter("ignore")  # of threads and forks
+forked = os.fork()
+if forked:
+    print(forked, flush=True)
+threading.Event().wait(60)
+"""
+
+
+@LINUX
+def test_a_child_dies_with_its_parent_while_a_fork_holds_its_socket(tmp_path: Path) -> None:
+    ran, pid = parent(tmp_path, FORKS)
+    assert ran.stdout is not None
+    forked = int(ran.stdout.readline())
     try:
-        assert alive(pid)
-        ran.send_signal(how)
+        ran.kill()
         ran.wait()
-        deadline = time.monotonic() + 2.0
-        while alive(pid) and not is_zombie(pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        gone(pid)
     finally:
-        assert ran.stdout is not None
+        os.kill(forked, signal.SIGKILL)
         ran.stdout.close()
+
+
+def gone(pid: int) -> None:
+    deadline = time.monotonic() + 2.0
+    while alive(pid) and not is_zombie(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def is_zombie(pid: int) -> bool:
@@ -275,10 +297,7 @@ def test_a_parent_that_forgets_to_close_can_leave(tmp_path: Path) -> None:
     assert ran.stdout is not None
     ran.stdout.close()
     assert ran.wait(10) == 0
-    deadline = time.monotonic() + 2.0
-    while alive(pid) and not is_zombie(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    gone(pid)
 
 
 def test_the_thread_that_loads_may_end(tmp_path: Path) -> None:
