@@ -172,8 +172,6 @@ class MetalT3:
             self.layers.append(layer)
         # MLX divides positions by these where the papers multiply.
         self._periods = _done(1.0 / mx.array(rotary_frequencies(config).numpy()))
-        # Fused into one kernel where the GPU compiles it; on a CPU it would need a C++ compiler at run time, for little.
-        self._swiglu = mx.compile(_swiglu, shapeless=True) if mx.metal.is_available() else _swiglu
 
     @property
     def nbytes(self) -> int:
@@ -190,7 +188,7 @@ class MetalT3:
             rotated = self._rotate(qkv[:, : 2 * heads], positions)
             x = x + layer.out(attend(index, rotated[:, :heads], rotated[:, heads:], qkv[:, 2 * heads :]))
             gate, up = mx.split(layer.gate_up(mx.fast.rms_norm(x, layer.mlp_norm, eps)), 2, axis=-1)
-            x = x + layer.down(self._swiglu(gate, up))
+            x = x + layer.down(_swiglu(gate, up))
         return mx.fast.rms_norm(x, self.norm, eps)
 
     def embed_conditioning(self, speaker: NDArray[np.float32], prompt_tokens: NDArray[np.int64], level: float) -> mx.array:
@@ -229,6 +227,7 @@ class MetalT3:
 
 
 def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
+    # Not through mx.compile: MLX 0.32.4 on a CPU aborts at exit, every other time, once two threads have run a compiled function.
     return gate * mx.sigmoid(gate) * up
 
 
