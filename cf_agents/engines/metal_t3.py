@@ -227,7 +227,7 @@ class MetalT3:
 
 
 def _swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    # Not through mx.compile: MLX 0.32.4 on a CPU aborts at exit, every other time, once two threads have run a compiled function.
+    # Not through mx.compile: MLX 0.32.4 on a CPU aborts at exit, one time in two, once two threads ran a compiled function.
     return gate * mx.sigmoid(gate) * up
 
 
