@@ -87,7 +87,7 @@ async def test_a_child_that_dies_fails_every_stream_and_is_replaced(tmp_path: Pa
         began = time.monotonic()
         pid = kill(studio, how)
         await idle.over.wait()
-        # 25 ms where nothing else runs (benchmarks/links.py).
+        # benchmarks/links.py measures it; a shared machine gets a wide margin here.
         assert time.monotonic() - began < 0.5
         # A child that is asked to go closes its streams itself.
         error = StreamClosed if how == signal.SIGTERM else WorkerDied
