@@ -1,8 +1,8 @@
 """Matrix products of inference: several weights as one product, in the layout that the CPU's kernels want.
 
 Knows nothing of networks. The oneDNN operators are those that torch's own compiler emits; a build without them gets the plain
-product. On one core of a CPU with AVX-512, 32 rows through a packed float32 weight take about half of the plain product's time
-(`benchmarks/first_audio.py --step` times both).
+product. On one core of a CPU with AVX-512, 32 rows through a packed float32 weight take half to six tenths of the plain
+product's time (`benchmarks/first_audio.py --step` times both).
 """
 
 from __future__ import annotations
