@@ -143,6 +143,8 @@ class _Batch:
     """Utterances that have a null row; None where all have."""
     guidance: Tensor
     temperature: Tensor
+    greedy: bool
+    """Every temperature is 0: nothing is sampled."""
     noise: Tensor
     prior: Tensor
     marginal: Tensor | None
@@ -221,7 +223,7 @@ class Decoder:
             some = batch.guided
             guided = log_probs.index_copy(0, some, guide(log_probs[some], null, batch.guidance[some]))
         uniform, gumbel = _random(batch.keys, step, width)
-        picked = sample(guided, batch.temperature, uniform)
+        picked = guided.argmax(dim=-1) if batch.greedy else sample(guided, batch.temperature, uniform)
         score = self._score(batch, log_probs, null, picked) + batch.noise[:, None] * gumbel
         masked = (batch.tokens == config.mask_id) & before_stop(batch.tokens, config.stop_speech)
         at = step[:, None]
@@ -297,6 +299,7 @@ class Decoder:
             guided=None if len(guided) == len(decodings) else torch.tensor(guided, dtype=torch.long, device=device),
             guidance=floats([each.guidance for each in params]),
             temperature=floats([each.temperature for each in params]),
+            greedy=all(each.temperature == 0 for each in params),
             noise=floats([each.position_noise for each in params]),
             prior=prior,
             marginal=marginal if any(each.prior == "marginal" for each in params) else None,

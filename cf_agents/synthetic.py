@@ -196,13 +196,22 @@ def tokenizer_json(config: T3Config) -> dict[str, object]:
             "with start_text and stop_text other than 1 and 2."
         )
     by_id = {**special, **dict(zip(free, pieces, strict=False))}
+    return bpe_tokenizer(
+        {by_id[i]: i for i in sorted(by_id)}, special, [f"{a} {b}" for a, b in merges[: len(free) - len(characters)]]
+    )
+
+
+def bpe_tokenizer(
+    vocabulary: Mapping[str, int], special: Mapping[int, str], merges: Sequence[str], normalizer: object = None
+) -> dict[str, object]:
+    """The content of a `tokenizer.json`: ids of pieces, those of them that are special, and which pairs are joined in turn."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": i, "content": text, **flags} for i, text in sorted(special.items())],
-        "normalizer": None,
+        "normalizer": normalizer,
         "pre_tokenizer": None,
         "post_processor": None,
         "decoder": None,
@@ -214,7 +223,7 @@ def tokenizer_json(config: T3Config) -> dict[str, object]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "vocab": {by_id[i]: i for i in sorted(by_id)},
-            "merges": [f"{a} {b}" for a, b in merges[: len(free) - len(characters)]],
+            "vocab": dict(vocabulary),
+            "merges": list(merges),
         },
     }

@@ -5,6 +5,7 @@ Capitals and signs that the voice was not taught are folded onto what it knows. 
 
 from __future__ import annotations
 
+from cf_agents.synthetic import bpe_tokenizer
 from training.config import POCKET
 from training.text import CHARACTERS
 
@@ -30,31 +31,7 @@ def encode(text: str) -> list[int]:
 def tokenizer_json() -> dict[str, object]:
     """The file's content."""
     vocabulary = ids()
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     folds = [{"type": "Replace", "pattern": {"String": sign}, "content": to} for sign, to in _FOLDED.items()]
     plain = [{"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": index, "content": piece, **flags}
-            for piece, index in sorted(vocabulary.items(), key=lambda item: item[1])
-            if piece.startswith("[")
-        ],
-        "normalizer": {"type": "Sequence", "normalizers": [*plain, *folds]},
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": vocabulary,
-            "merges": [],
-        },
-    }
+    special = {index: piece for piece, index in vocabulary.items() if piece.startswith("[")}
+    return bpe_tokenizer(vocabulary, special, [], {"type": "Sequence", "normalizers": [*plain, *folds]})

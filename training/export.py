@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cf_agents.checkpoint import CONFIG_FILE, S3GEN_FILE, T3_FILE, TOKENIZER_FILE, VOICE_ENCODER_FILE, Checkpoint
+from cf_agents.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint
 from cf_agents.config import SAMPLE_RATE, ModelConfig
 from cf_agents.models.layout import DIRECTION, GAIN, released_layout
 from training.characters import tokenizer_json
@@ -88,6 +88,3 @@ def recording(speaker: Speaker) -> NDArray[np.float32]:
             # Full scale is left alone: the recording check would rightly call it clipped.
             return wave * np.float32(0.7 / max(0.7, float(np.abs(wave).max())))
     raise AssertionError("unreachable")
-
-
-FILES = (T3_FILE, S3GEN_FILE, VOICE_ENCODER_FILE)

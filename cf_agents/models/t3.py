@@ -93,7 +93,7 @@ class Layer(nn.Module):
         """x [T, C], cos and sin [T, 1, E / 2] of each token's position."""
         h = self.input_layernorm(x)
         if self._fused is None:
-            attn, mlp = self.self_attn, self.mlp
+            attn = self.self_attn
             qkv = torch.cat([attn.q_proj(h), attn.k_proj(h), attn.v_proj(h)], dim=-1)
         else:
             qkv = self._fused[0](h)
