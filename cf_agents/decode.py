@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -175,8 +175,9 @@ class Decoder:
 
         Raises `EngineFull` when the rows are not free, `TextError` when the prefix is too long; the pool is then as it was.
         """
-        rows = self._engine.open([prefix, prefix.null()] if params.guidance > 0 else [prefix])
         wanted = params.max_tokens or max(6 * len(prefix.text_ids), 300)
+        prefix = replace(prefix, speech_tokens=wanted)
+        rows = self._engine.open([prefix, prefix.null()] if params.guidance > 0 else [prefix])
         decoding = Decoding(
             params=params,
             seed=seed,

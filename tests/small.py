@@ -11,6 +11,8 @@ import torch
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Conditioning, Prefix
 from cf_agents.engines.dense import DenseEngine
+from cf_agents.engines.paged import MOST_BLOCK, PagedEngine
+from cf_agents.engines.paged_attention import Gathered, TorchAttention
 from cf_agents.models.layout import released_layout, without_storage
 from cf_agents.models.t3 import T3
 from cf_agents.synthetic import draw
@@ -40,6 +42,19 @@ def small_t3(dtype: torch.dtype = torch.float32) -> T3:
 
 def small_engine(max_rows: int = 8, max_length: int = 512, dtype: torch.dtype = torch.float32) -> DenseEngine:
     return DenseEngine(small_t3(dtype), max_rows=max_rows, max_length=max_length)
+
+
+def small_paged_engine(
+    max_rows: int = 8,
+    max_length: int = 512,
+    dtype: torch.dtype = torch.float32,
+    pages: int | None = None,
+    *,
+    pad_held: bool = False,
+) -> PagedEngine[Gathered]:
+    t3 = small_t3(dtype)
+    attention = TorchAttention(t3, max_length + MOST_BLOCK)
+    return PagedEngine(t3, attention, max_rows=max_rows, max_length=max_length, pages=pages, pad_held=pad_held)
 
 
 def small_mlx_t3(dtype: torch.dtype = torch.float32, quantise: int | None = None) -> MetalT3:

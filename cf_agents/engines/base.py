@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,10 +52,12 @@ class Prefix:
 
     conditioning: Conditioning | None
     text_ids: tuple[int, ...]
+    speech_tokens: int | None = None
+    """How many speech tokens may follow at most, where that is known: an engine may set aside no more."""
 
     def null(self) -> Prefix:
         """The guidance twin of this prefix."""
-        return Prefix(None, self.text_ids)
+        return replace(self, conditioning=None)
 
 
 class Row(Protocol):

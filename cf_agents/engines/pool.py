@@ -6,7 +6,7 @@ Knows nothing of tensors, so that a back-end of any library can use it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from cf_agents.config import T3Config
@@ -23,10 +23,11 @@ _Value = TypeVar("_Value")
 
 
 class Recent(Generic[_Key, _Value]):
-    """The last `most` values that were asked for or put in."""
+    """The last `most` values that were asked for or put in. `dropped` is told of each that goes."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, dropped: Callable[[_Value], None] | None = None) -> None:
         self._most = most
+        self._dropped = dropped
         self._values: OrderedDict[_Key, _Value] = OrderedDict()
 
     def get(self, key: _Key) -> _Value | None:
@@ -38,7 +39,21 @@ class Recent(Generic[_Key, _Value]):
         self._values[key] = value
         self._values.move_to_end(key)
         if len(self._values) > self._most:
-            self._values.popitem(last=False)
+            self.drop_oldest()
+
+    def clear(self) -> None:
+        """Let all of them go."""
+        while self.drop_oldest():
+            pass
+
+    def drop_oldest(self) -> bool:
+        """Let the value go that was not asked for the longest; False where there is none."""
+        if not self._values:
+            return False
+        _, value = self._values.popitem(last=False)
+        if self._dropped is not None:
+            self._dropped(value)
+        return True
 
 
 def check_free(wanted: int, free: int, of: int) -> None:
