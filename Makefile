@@ -37,6 +37,6 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 # Dependency groups need pip 25.1, newer than the one some Pythons put into a new environment.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install "pip>=25.1"
-	$(PIP) install --constraint constraints.txt --group dev
+	$(PIP) install --constraint constraints.txt --group dev --group integrations
 	$(PIP) install --constraint constraints.txt --group mlx-test || echo "MLX does not install here: its tests are skipped."
 	@touch $@
