@@ -104,7 +104,8 @@ def test_logits_decisions_and_tokens_are_the_published_packages(name: str, monke
     assert tokens == golden["final"].tolist()
     assert engine.worst < 1e-4
     if "prior" in golden:
-        assert float((engine.prior(setting["block"]) - torch.from_numpy(golden["prior"])).abs().max()) < 1e-7
+        # relative: one digit of float32 at the likeliest id is more than all of the rest
+        assert float((engine.prior(setting["block"]) / torch.from_numpy(golden["prior"]) - 1).abs().max()) < 1e-5
 
 
 def run(decoder: Decoder, jobs: Sequence[tuple[Prefix, DecodeParams, int]], starts: Sequence[int]) -> list[list[int]]:
