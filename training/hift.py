@@ -95,7 +95,7 @@ def speak(hift: HiFT, mel: Tensor, f0: Tensor) -> Tensor:
     phase = torch.randint(0, SAMPLE_RATE * F0_UNITS, (rows,), device=f0.device)
     offsets = (torch.rand(rows, count, device=f0.device) * 2 - 1) * torch.pi
     offsets[:, 0] = 0.0
-    noise = torch.randn(rows, count, frames * HOP_SAMPLES, device=f0.device)
+    noise = torch.randn(rows, frames * HOP_SAMPLES, device=f0.device)
     sources, _ = hift.m_source(f0, phase, offsets, noise)
     return torch.stack(hift.decode(mel, list(sources), [Window(frames, 0, frames)] * rows))
 

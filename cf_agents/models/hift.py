@@ -46,7 +46,7 @@ class HiFTState:
     """One utterance on its way to sound; whoever opened it drops it, nothing else holds it."""
 
     noise: NoiseSource
-    """H channels, by absolute sample."""
+    """One channel, by absolute sample."""
     offsets: Tensor
     """[H] radians."""
     mel: Tensor
@@ -119,7 +119,7 @@ class HiFT(nn.Module):
         """A new utterance. `seed` fixes its phase offsets and noise, whatever else is in a batch."""
         weight, count = self.conv_pre.weight, self.config.harmonics + 1
         return HiFTState(
-            noise=SeededNoise(seed, count, SOURCE_STREAM, weight.device),
+            noise=SeededNoise(seed, 1, SOURCE_STREAM, weight.device),
             offsets=draw_offsets(seed, count, weight.device).to(weight.dtype),
             mel=weight.new_empty(self.config.mel_bins, 0),
             source=weight.new_empty(0),
@@ -174,7 +174,7 @@ class HiFT(nn.Module):
         f0 = self.f0_predictor(mel, _mask(widths, 1, 0, mel))  # [N, W]
         fresh = [f0[row, s.committed - s.tail : width] for row, (s, width) in enumerate(zip(states, widths, strict=True))]
         noise = [
-            s.noise.frames(s.committed * HOP_SAMPLES, (s.tail + width) * HOP_SAMPLES)
+            s.noise.frames(s.committed * HOP_SAMPLES, (s.tail + width) * HOP_SAMPLES)[0]
             for s, width in zip(states, widths, strict=True)
         ]
         made, phases = self.m_source(

