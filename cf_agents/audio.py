@@ -16,11 +16,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from cf_agents.encoding import SAMPLE_BYTES, Encoding, check_encoding, decode, decode_s16, encode
 from cf_agents.errors import AudioError
 
-_BYTES_PER_SAMPLE = 2
 _UNKNOWN_SIZE = 0xFFFFFFFF
-_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
+_FORMAT_TAGS: dict[Encoding, int] = {"s16le": 1, "f32le": 3, "alaw": 6, "mulaw": 7}
+"""WAVE_FORMAT_PCM, _IEEE_FLOAT, _ALAW and _MULAW of RFC 2361."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Word:
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """A piece of speech: mono, signed 16-bit little-endian.
+    """A piece of speech: mono.
 
-    segment: number of the piece of text it speaks, from 0. words: those that begin in this chunk. start_s: place of its first
-    sample in the stream. last: nothing of this segment follows.
+    pcm: its samples, as `encoding` says. segment: number of the piece of text it speaks, from 0. words: those that begin in
+    this chunk. start_s: place of its first sample in the stream. last: nothing of this segment follows.
     """
 
     pcm: bytes
@@ -51,16 +52,22 @@ class AudioChunk:
     words: tuple[Word, ...]
     start_s: float
     last: bool
+    encoding: Encoding = "s16le"
 
     @property
     def duration_s(self) -> float:
         """Seconds of sound."""
-        return len(self.pcm) / (_BYTES_PER_SAMPLE * self.sample_rate)
+        return len(self.pcm) / (SAMPLE_BYTES[self.encoding] * self.sample_rate)
 
     @property
     def samples(self) -> NDArray[np.int16]:
-        """The same sound as int16 [T], read-only and without a copy."""
-        return np.frombuffer(self.pcm, dtype="<i2")
+        """The same sound as int16 [T]; of s16le a read-only view."""
+        return decode_s16(self.pcm, self.encoding)
+
+    @property
+    def floats(self) -> NDArray[np.float32]:
+        """The same sound as float32 [T], where -1..1 is full scale; of f32le a read-only view."""
+        return decode(self.pcm, self.encoding)
 
 
 def to_s16le(pcm: NDArray[np.floating]) -> bytes:
@@ -117,24 +124,28 @@ def resample(samples: NDArray[np.float32], rate_in: int, rate_out: int) -> NDArr
 
 
 class WavWriter:
-    """Writes speech to a binary file while it is made: mono s16le, as WAV or, with `header=False`, raw.
+    """Writes speech to a binary file while it is made: mono, as WAV or, with `header=False`, raw.
 
     The header first says that the length is unknown, which players take as "until the end", so a pipe or an interrupted file
     stays playable. `close` fills in the length where the file can seek. The file stays open; `WavWriter.create` owns its own.
     """
 
-    def __init__(self, file: BinaryIO, sample_rate: int, *, header: bool = True) -> None:
+    def __init__(self, file: BinaryIO, sample_rate: int, *, header: bool = True, encoding: Encoding = "s16le") -> None:
+        """Raises `ConfigError` for an encoding that means nothing."""
         self.sample_rate = sample_rate
+        self.encoding: Encoding = check_encoding(encoding)
         self._file = file
         self._owned = False
         self._closed = False
         self._data_bytes = 0
         self._header_at = file.tell() if header and file.seekable() else None
         if header:
-            self._put(_wav_header(sample_rate, None))
+            self._put(_wav_header(sample_rate, encoding, None))
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], sample_rate: int, *, header: bool = True) -> WavWriter:
+    def create(
+        cls, path: str | os.PathLike[str], sample_rate: int, *, header: bool = True, encoding: Encoding = "s16le"
+    ) -> WavWriter:
         """Write to a new file at `path`, which `close` closes. Raises `AudioError` when it cannot be made."""
         try:
             file = open(path, "wb")  # noqa: SIM115
@@ -142,19 +153,19 @@ class WavWriter:
             raise AudioError(
                 f"Cannot write {os.fspath(path)!r} ({error.strerror}). Give a path in a writable folder."
             ) from error
-        writer = cls(file, sample_rate, header=header)
+        writer = cls(file, sample_rate, header=header, encoding=encoding)
         writer._owned = True
         return writer
 
     @property
     def duration_s(self) -> float:
         """Seconds written so far."""
-        return self._data_bytes / (_BYTES_PER_SAMPLE * self.sample_rate)
+        return self._data_bytes / (SAMPLE_BYTES[self.encoding] * self.sample_rate)
 
     def write(self, sound: AudioChunk | bytes | NDArray[np.floating]) -> None:
-        """Append a chunk, s16le bytes, or float samples [T] in -1..1.
+        """Append a chunk, bytes in the file's encoding, or float samples [T] in -1..1.
 
-        Raises `AudioError` for a chunk of another sample rate, for half a sample, or after `close`.
+        Raises `AudioError` for a chunk of another sample rate or encoding, for half a sample, or after `close`.
         """
         if self._closed:
             raise AudioError("This WavWriter is closed; open another one.")
@@ -163,10 +174,14 @@ class WavWriter:
                 raise AudioError(
                     f"A chunk of {sound.sample_rate} Hz cannot go into a file of {self.sample_rate} Hz; resample it."
                 )
+            if sound.encoding != self.encoding:
+                raise AudioError(
+                    f"A chunk of {sound.encoding} cannot go into a file of {self.encoding}; give WavWriter its encoding."
+                )
             sound = sound.pcm
-        pcm = sound if isinstance(sound, bytes) else to_s16le(sound)
-        if len(pcm) % _BYTES_PER_SAMPLE:
-            raise AudioError(f"{len(pcm)} bytes are not whole 16-bit samples; keep the odd byte for the next write.")
+        pcm = sound if isinstance(sound, bytes) else self._encoded(sound)
+        if len(pcm) % SAMPLE_BYTES[self.encoding]:
+            raise AudioError(f"{len(pcm)} bytes are not whole samples of {self.encoding}; keep the rest for the next write.")
         self._put(pcm)
         self._data_bytes += len(pcm)
 
@@ -179,7 +194,7 @@ class WavWriter:
             if self._header_at is not None:
                 end = self._file.tell()
                 self._file.seek(self._header_at)
-                self._put(_wav_header(self.sample_rate, self._data_bytes))
+                self._put(_wav_header(self.sample_rate, self.encoding, self._data_bytes))
                 self._file.seek(end)
             self._file.flush()
         finally:
@@ -192,6 +207,9 @@ class WavWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _encoded(self, samples: NDArray[np.floating]) -> bytes:
+        return to_s16le(samples) if self.encoding == "s16le" else encode(np.asarray(samples, np.float32), self.encoding)
+
     def _put(self, data: bytes) -> None:
         # An unbuffered pipe may take less than it is given.
         view = memoryview(data)
@@ -202,10 +220,24 @@ class WavWriter:
             view = view[taken:]
 
 
-def _wav_header(sample_rate: int, data_bytes: int | None) -> bytes:
+def _wav_header(sample_rate: int, encoding: Encoding, data_bytes: int | None) -> bytes:
+    width = SAMPLE_BYTES[encoding]
+    form = struct.pack("<HHIIHH", _FORMAT_TAGS[encoding], 1, sample_rate, sample_rate * width, width, 8 * width)
+    # What is not PCM says that its format has no extension, and how many samples there are.
+    extended = encoding != "s16le"
+    form += b"\0\0" if extended else b""
+    before = 4 + 8 + len(form) + (12 if extended else 0) + 8
     # A RIFF size is 32 bits: past 4 GiB the length stays unknown.
-    known = data_bytes is not None and data_bytes + 36 < _UNKNOWN_SIZE
+    known = data_bytes is not None and data_bytes + before < _UNKNOWN_SIZE
     size = data_bytes if data_bytes is not None and known else _UNKNOWN_SIZE
-    riff = size + 36 if known else _UNKNOWN_SIZE
-    byte_rate = sample_rate * _BYTES_PER_SAMPLE
-    return _HEADER.pack(b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, byte_rate, _BYTES_PER_SAMPLE, 16, b"data", size)
+    riff = size + before if known else _UNKNOWN_SIZE
+    count = size // width if known else _UNKNOWN_SIZE
+    fact = struct.pack("<4sII", b"fact", 4, count) if extended else b""
+    return b"".join(
+        [
+            struct.pack("<4sI4s4sI", b"RIFF", riff, b"WAVE", b"fmt ", len(form)),
+            form,
+            fact,
+            struct.pack("<4sI", b"data", size),
+        ]
+    )

@@ -16,6 +16,7 @@ from rich.text import Text
 import cf_agents
 from cf_agents.backends import Backend, Dtype, Quantise
 from cf_agents.config import PRESETS, DecodeParams
+from cf_agents.encoding import Encoding
 from cf_agents.errors import CfAgentsError
 from cf_agents.tts import DEFAULT_MODEL, DEFAULT_VOICE
 
@@ -91,13 +92,14 @@ def _say_parser(say: argparse.ArgumentParser) -> None:
     say.add_argument("text", nargs="*", help="what to say; without it standard input is spoken as it arrives")
     say.add_argument("--file", type=Path, metavar="FILE", help="many texts, one a line, spoken at once into the folder of -o")
     say.add_argument(
-        "-o", "--output", metavar="PATH", help="a wav file; a folder with --file; - is raw s16le on standard output"
+        "-o", "--output", metavar="PATH", help="a wav file; a folder with --file; - is raw samples on standard output"
     )
     say.add_argument("--play", action="store_true", help="play it (needs the package sounddevice)")
     say.add_argument("--voice", default=DEFAULT_VOICE, help="a voice of the model, or a voice file")
     say.add_argument("--exaggeration", type=float, metavar="X", help="0 to 2; 0.5 is neutral")
     say.add_argument("--seed", type=int, help="the same seed and text give the same speech")
     say.add_argument("--sample-rate", type=int, metavar="HZ", help="of the output; the model's if not given")
+    say.add_argument("--encoding", choices=get_args(Encoding), default="s16le", help="of the output; mulaw and alaw are G.711")
     say.add_argument("--lead", type=float, metavar="S", help="how far synthesis runs ahead of playback; no limit into a file")
     say.add_argument("--quiet", action="store_true", help="no figures and no timeline")
     say.add_argument("--backend", choices=get_args(Backend), default="auto")

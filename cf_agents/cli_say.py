@@ -63,7 +63,9 @@ async def _say_one(args: argparse.Namespace, params: DecodeParams, console: Cons
     async with _load(args, params, console) as tts:
         lead_s = args.lead or (tts.lead_s if args.play else math.inf)
         voice = _voice(tts, args)
-        async with tts.stream(voice, seed=args.seed, lead_s=lead_s, sample_rate=args.sample_rate) as stream:
+        async with tts.stream(
+            voice, seed=args.seed, lead_s=lead_s, sample_rate=args.sample_rate, encoding=args.encoding
+        ) as stream:
             async with _sinks(args, stream.sample_rate) as sinks, anyio.create_task_group() as group:
                 group.start_soon(_write, stream, args.text)
                 async for chunk in stream:
@@ -134,10 +136,12 @@ async def _say_lines(args: argparse.Namespace, params: DecodeParams, console: Co
 
 
 async def _say_into(tts: TTS, voice: Voice | str, args: argparse.Namespace, text: str, path: Path) -> float:
-    async with tts.stream(voice, seed=args.seed, lead_s=args.lead or math.inf, sample_rate=args.sample_rate) as stream:
+    async with tts.stream(
+        voice, seed=args.seed, lead_s=args.lead or math.inf, sample_rate=args.sample_rate, encoding=args.encoding
+    ) as stream:
         stream.write(text)
         stream.end()
-        with WavWriter.create(path, stream.sample_rate) as file:
+        with WavWriter.create(path, stream.sample_rate, encoding=stream.encoding) as file:
             async for chunk in stream:
                 file.write(chunk)
             return file.duration_s
@@ -221,9 +225,9 @@ async def _sinks(args: argparse.Namespace, sample_rate: int) -> AsyncIterator[li
         if args.output == STDOUT:
             # Unbuffered: nothing is left to flush to a reader that has gone.
             raw = stack.enter_context(io.FileIO(sys.stdout.fileno(), "wb", closefd=False))
-            sinks.append(_File(stack.enter_context(WavWriter(raw, sample_rate, header=False))))
+            sinks.append(_File(stack.enter_context(WavWriter(raw, sample_rate, header=False, encoding=args.encoding))))
         elif args.output:
-            sinks.append(_File(stack.enter_context(WavWriter.create(args.output, sample_rate))))
+            sinks.append(_File(stack.enter_context(WavWriter.create(args.output, sample_rate, encoding=args.encoding))))
         if args.play:
             sinks.append(await stack.enter_async_context(_Player(sample_rate)))
         yield sinks
@@ -265,7 +269,7 @@ class _Player:
         self._out.close()
 
     async def write(self, chunk: AudioChunk) -> None:
-        await anyio.to_thread.run_sync(self._out.write, chunk.pcm, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(self._out.write, chunk.samples.tobytes(), abandon_on_cancel=True)
 
 
 def _tell_one(tts: TTS, stream: Stream, console: Console) -> None:

@@ -24,10 +24,11 @@ import anyio.lowlevel
 
 from cf_agents.audio import AudioChunk, Word
 from cf_agents.config import TOKEN_RATE, DecodeParams
+from cf_agents.encoding import Encoding
 from cf_agents.errors import CfAgentsError, StreamClosed
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
+from cf_agents.outlet import Outlet
 from cf_agents.playback import Playback
-from cf_agents.resampler import PieceResampler
 from cf_agents.stats import Delivered, StreamStats, Written
 from cf_agents.text.normalise import normalise
 from cf_agents.text.segment import Segmenter
@@ -64,7 +65,6 @@ class _Piece:
     expected_s: float
     spoken: bool
     clock: WordClock | None = None
-    resampler: PieceResampler | None = None
     seconds: float = 0.0
 
 
@@ -91,13 +91,15 @@ class Stream:
         seed: int,
         lead_s: float,
         sample_rate: int | None = None,
+        encoding: Encoding = "s16le",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._released = True
-        self.sample_rate = sample_rate or link.sample_rate
+        self._outlet = Outlet(link.sample_rate, sample_rate, encoding)
+        self.sample_rate = self._outlet.sample_rate
+        self.encoding: Encoding = encoding
         self.seed = seed
         self.stats = StreamStats()
-        self._link_rate = link.sample_rate
         self._params = params
         self._clock = clock
         self._segmenter = Segmenter()
@@ -312,18 +314,15 @@ class Stream:
                 self._pump()
 
     def _deliver(self, piece: _Piece, pcm: bytes, last: bool) -> None:
-        if self.sample_rate != self._link_rate:
-            if piece.resampler is None:
-                piece.resampler = PieceResampler(self._link_rate, self.sample_rate)
-            pcm = piece.resampler.feed(pcm, last)
-        if last and not pcm and not piece.seconds:
-            pcm = bytes(2 * round(SILENCE_S * self.sample_rate))
-        if pcm or last:
+        sound = self._outlet.feed(pcm, last)
+        if last and not sound and not piece.seconds:
+            sound = self._outlet.feed(self._outlet.silence(SILENCE_S), last)
+        if sound or last:
             if piece.clock is None:
                 piece.clock = WordClock(piece.words, piece.offset, self._made_s, self._rate)
-            seconds = len(pcm) / (2 * self.sample_rate)
+            seconds = self._outlet.seconds(sound)
             words = piece.clock.advance(seconds, last)
-            self._ready.append(AudioChunk(pcm, self.sample_rate, piece.index, words, self._made_s, last))
+            self._ready.append(AudioChunk(sound, self.sample_rate, piece.index, words, self._made_s, last, self.encoding))
             self.stats.delivered.append(Delivered(self._clock(), seconds))
             piece.seconds += seconds
             self._made_s += seconds

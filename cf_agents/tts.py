@@ -20,6 +20,7 @@ import anyio.to_thread
 from cf_agents.audio import AudioChunk
 from cf_agents.backends import Backend, Choice, Dtype, Quantise, check_names, choose
 from cf_agents.config import DecodeParams, ModelConfig
+from cf_agents.encoding import Encoding
 from cf_agents.errors import ConfigError, StreamClosed, VoiceError
 from cf_agents.links.base import Closed, Event, Failed, Link, Segment
 from cf_agents.stream import Stream
@@ -211,16 +212,19 @@ class TTS:
         seed: int | None = None,
         lead_s: float | None = None,
         sample_rate: int | None = None,
+        encoding: Encoding = "s16le",
     ) -> Stream:
         """A new speaking session. Called on the event loop that will use it; returns at once.
 
         voice: a name of `voices`, a voice file, or a `Voice`. A file is read here; name it in `load` where a millisecond
         matters. params: the knobs, or the name of a preset, else those of `load`. seed: the same seed and text give the same
         speech, whatever else is spoken at the time; None draws one, which `Stream.seed` tells. lead_s: seconds of audio made
-        ahead of playback at most. sample_rate: Hz to resample to; None keeps the model's.
+        ahead of playback at most. sample_rate: 8,000 to 48,000 Hz; None keeps the model's, and any other is resampled to, which
+        holds back 96 samples of the lower rate inside a segment: 12 ms at 8 kHz, 4 ms from 24 kHz on. encoding: "s16le",
+        "f32le", or G.711's "mulaw" and "alaw".
 
-        Raises `VoiceError` for a voice that is not there or does not fit the model, `ConfigError` for a preset or lead that
-        means nothing, `StreamClosed` outside the `async with` block.
+        Raises `VoiceError` for a voice that is not there or does not fit the model, `ConfigError` for a preset, lead, rate or
+        encoding that means nothing, `StreamClosed` outside the `async with` block.
         """
         loaded = self._loaded
         return Stream(
@@ -230,6 +234,7 @@ class TTS:
             seed=secrets.randbits(63) if seed is None else seed,
             lead_s=self.lead_s if lead_s is None else _checked_lead(lead_s),
             sample_rate=sample_rate,
+            encoding=encoding,
         )
 
     async def say(
@@ -240,14 +245,18 @@ class TTS:
         params: DecodeParams | str | None = None,
         seed: int | None = None,
         sample_rate: int | None = None,
+        encoding: Encoding = "s16le",
     ) -> AudioChunk:
         """The whole of a text as one chunk, as fast as the machine makes it. Raises as `stream` and its iteration do."""
-        async with self.stream(voice, params=params, seed=seed, lead_s=math.inf, sample_rate=sample_rate) as stream:
+        async with self.stream(
+            voice, params=params, seed=seed, lead_s=math.inf, sample_rate=sample_rate, encoding=encoding
+        ) as stream:
             stream.write(text)
             stream.end()
             chunks = [chunk async for chunk in stream]
             words = tuple(word for chunk in chunks for word in chunk.words)
-            return AudioChunk(b"".join(chunk.pcm for chunk in chunks), stream.sample_rate, 0, words, 0.0, last=True)
+            pcm = b"".join(chunk.pcm for chunk in chunks)
+            return AudioChunk(pcm, stream.sample_rate, 0, words, 0.0, last=True, encoding=encoding)
 
     async def make_voice(self, recording: str | Path, *, name: str | None = None, exaggeration: float = 0.5) -> Voice:
         """A voice from at least 3 s of clean speech, made in a worker thread. Give it to `stream`, or `save` it.

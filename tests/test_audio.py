@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 from cf_agents.audio import AudioChunk, WavWriter, Word, read_audio, read_channels, resample, to_s16le
-from cf_agents.errors import AudioError
+from cf_agents.encoding import Encoding, decode, encode
+from cf_agents.errors import AudioError, ConfigError
 
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(24000) / 24000)).astype(np.float32)
 
@@ -62,6 +63,16 @@ def test_chunk_knows_its_length_and_samples() -> None:
     assert made == AudioChunk(to_s16le(TONE[:2400]), 24000, 3, (word,), 1.5, True)
     with pytest.raises(AttributeError):
         made.last = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(("encoding", "width", "bound"), [("f32le", 4, 0.0), ("mulaw", 1, 0.02), ("alaw", 1, 0.02)])
+def test_chunk_of_any_encoding_knows_its_length_and_samples(encoding: Encoding, width: int, bound: float) -> None:
+    made = AudioChunk(encode(TONE[:800], encoding), 8000, 0, (), 0.0, True, encoding)
+    assert len(made.pcm) == 800 * width
+    assert made.duration_s == 0.1
+    assert (made.samples.dtype, made.floats.dtype) == (np.int16, np.float32)
+    np.testing.assert_allclose(made.floats, TONE[:800], atol=bound)
+    np.testing.assert_allclose(made.samples / 32768, made.floats, atol=2e-5)
 
 
 @pytest.mark.parametrize(("suffix", "bound"), [("wav", 5e-5), ("flac", 5e-5), ("ogg", 0.05), ("mp3", 0.05)])
@@ -125,6 +136,36 @@ def test_wav_file_has_its_length(tmp_path: Path) -> None:
     assert path.stat().st_size == 44 + 48000
 
 
+@pytest.mark.parametrize(
+    ("encoding", "subtype", "tag"), [("s16le", "PCM_16", 1), ("f32le", "FLOAT", 3), ("mulaw", "ULAW", 7), ("alaw", "ALAW", 6)]
+)
+@pytest.mark.parametrize("seekable", [True, False])
+def test_wav_of_any_encoding_is_read_by_others(encoding: Encoding, subtype: str, tag: int, seekable: bool) -> None:
+    file = io.BytesIO() if seekable else Pipe()
+    piece = encode(TONE[:3000], encoding)
+    with WavWriter(file, 8000, encoding=encoding) as writer:  # pyright: ignore[reportArgumentType]
+        writer.write(AudioChunk(piece, 8000, 0, (), 0.0, True, encoding))
+        writer.write(piece)
+        writer.write(TONE[:3000])
+        assert writer.duration_s == 9000 / 8000
+    data = file.getvalue() if isinstance(file, io.BytesIO) else file.data
+    assert int.from_bytes(data[20:22], "little") == tag
+    if seekable:
+        assert int.from_bytes(data[4:8], "little") == len(data) - 8
+    if encoding != "s16le":
+        # What is not PCM names the size of its extension and its number of samples.
+        at = data.index(b"fact")
+        assert (at, data[36:38], int.from_bytes(data[at + 8 : at + 12], "little")) == (
+            38,
+            b"\0\0",
+            9000 if seekable else 2**32 - 1,
+        )
+    with soundfile.SoundFile(io.BytesIO(data)) as sound:
+        assert (sound.samplerate, sound.channels, sound.subtype, sound.frames) == (8000, 1, subtype, 9000)
+        np.testing.assert_array_equal(sound.read(6000, dtype="float32"), np.tile(decode(piece, encoding), 2))
+        np.testing.assert_allclose(sound.read(dtype="float32"), decode(piece, encoding), atol=4e-5)
+
+
 def test_wav_may_begin_inside_a_file_that_stays_open() -> None:
     file = io.BytesIO()
     file.write(b"before")
@@ -178,8 +219,14 @@ def test_writer_refuses_what_would_not_be_heard_right(tmp_path: Path) -> None:
     writer = WavWriter(io.BytesIO(), 24000)
     with pytest.raises(AudioError, match="16000 Hz"):
         writer.write(chunk(b"\0\0", 16000))
+    with pytest.raises(AudioError, match="mulaw cannot go into a file of s16le"):
+        writer.write(AudioChunk(b"\xff\xff", 24000, 0, (), 0.0, False, "mulaw"))
     with pytest.raises(AudioError, match="3 bytes"):
         writer.write(b"abc")
+    with pytest.raises(AudioError, match="5 bytes are not whole samples of f32le"):
+        WavWriter(io.BytesIO(), 24000, encoding="f32le").write(b"abcde")
+    with pytest.raises(ConfigError, match="no encoding 'mp3'"):
+        WavWriter(io.BytesIO(), 24000, encoding="mp3")  # pyright: ignore[reportArgumentType]
     writer.close()
     with pytest.raises(AudioError, match="closed"):
         writer.write(b"ab")

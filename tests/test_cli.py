@@ -55,6 +55,21 @@ def test_say_writes_a_file_and_tells_what_it_took(
     assert [line.split()[0] for line in captured.err.splitlines()[-5:-1]] == ["text", "decode", "audio", "heard"]
 
 
+def test_say_writes_what_a_telephone_wants(tiny_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    telephone = ("--sample-rate", "8000", "--encoding", "mulaw", "--model", tiny_folder, "--quiet", *QUICK)
+    assert run("say", "Hello there.", "-o", path, *telephone) == 0
+    (tmp_path / "lines.txt").write_text("Hello there.\n", "utf-8")
+    assert run("say", "--file", tmp_path / "lines.txt", "-o", tmp_path / "out", *telephone) == 0
+    for made in (path, tmp_path / "out" / "0001.wav"):
+        info = soundfile.info(made)
+        assert (info.samplerate, info.subtype, info.frames) == (8000, "ULAW", 16 * 320)
+    with child("say", "Hello there.", "-o", "-", *telephone) as process:
+        raw, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert len(raw) == 16 * 320
+
+
 def test_the_same_seed_says_the_same(tiny_folder: Path, tmp_path: Path) -> None:
     made = []
     for n, seed in enumerate(["1", "1", "2"]):
@@ -134,6 +149,7 @@ def test_a_reader_that_goes_away_ends_it(tiny_folder: Path) -> None:
         (["say", "hi", "-o", "nowhere/at/all.wav"], "There is no folder"),
         (["say", "hi", "--file", "x.txt", "-o", "out"], "--file speaks the lines"),
         (["say", "--file", "absent.txt", "-o", "out"], "cannot be read as text"),
+        (["say", "hi", "-o", "x.wav", "--sample-rate", "4000", "--model", "{tiny}"], "whole Hz from 8000 to 48000"),
         (["say", "hi", "-o", "x.wav", "--steps", "0"], "DecodeParams.steps is 0"),
         (["say", "hi", "-o", "x.wav", "--model", "absent/folder/x"], "CheckpointNotFound"),
         (["say", "hi", "-o", "x.wav", "--backend", "flashinfer"], "BackendUnavailable"),

@@ -13,10 +13,12 @@ from contextlib import asynccontextmanager
 import anyio
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from cf_agents.audio import AudioChunk, Word
+from cf_agents.audio import AudioChunk, Word, resample
 from cf_agents.config import DecodeParams
-from cf_agents.errors import StreamClosed, SynthesisFailed, TextError
+from cf_agents.encoding import Encoding, encode_s16
+from cf_agents.errors import ConfigError, StreamClosed, SynthesisFailed, TextError
 from cf_agents.links.thread import ThreadLink
 from cf_agents.scheduler import Scheduler
 from cf_agents.stream import MOST_PIECES, RUNAWAY, Stream, _segment_seed
@@ -60,6 +62,7 @@ class Studio:
         lead_s: float = 1e9,
         steps: int = 2,
         sample_rate: int | None = None,
+        encoding: Encoding = "s16le",
         clock: Callable[[], float] = time.monotonic,
     ) -> Stream:
         params = DecodeParams(steps=steps)
@@ -70,6 +73,7 @@ class Studio:
             seed=seed,
             lead_s=lead_s,
             sample_rate=sample_rate,
+            encoding=encoding,
             clock=clock,
         )
 
@@ -502,14 +506,71 @@ async def test_segments_are_bounded_unless_the_caller_says() -> None:
     assert seen == [pytest.approx(25 * (RUNAWAY[0] * expected_s + RUNAWAY[1]), abs=1), 5]
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+LONG = "Hello there, this is long enough to be of two pieces. And so, dear listener, is this one! 🎉 "
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 48000])
 async def test_another_sample_rate(rate: int) -> None:
-    async with open_studio() as studio, studio.stream(sample_rate=rate) as stream:
-        write_in_pieces(stream, "Hello there, this is long enough to be of two pieces. ")
-        chunks = await collect(stream)
-    assert {chunk.sample_rate for chunk in chunks} == {rate}
-    wanted = sum(3 * (len(text) // 4) * SAMPLES_PER_TOKEN for text in studio.texts) / SAMPLE_RATE
-    assert sum(chunk.duration_s for chunk in chunks) == pytest.approx(wanted, abs=0.002)
+    """Every segment is as long as at the model's rate, and sounds like the whole stream resampled at once."""
+    plain, made = [], []
+    for sample_rate, chunks in ((None, plain), (rate, made)):
+        async with open_studio() as studio, studio.stream(sample_rate=sample_rate) as stream:
+            studio.vocoder.sound = quiet_at_first
+            write_in_pieces(stream, LONG)
+            chunks += await collect(stream)
+    assert {chunk.sample_rate for chunk in made} == {rate}
+    at = 0
+    for chunk in made:
+        assert chunk.start_s == pytest.approx(at / rate, abs=1e-9)
+        at += len(chunk.samples)
+    assert words_of(made)[-1].end_s == pytest.approx(words_of(plain)[-1].end_s, abs=1 / rate)
+    # Inside a segment a constant piece is held back, at its end nothing.
+    held_s = 96 / min(rate, SAMPLE_RATE)
+    for before, after in zip(plain, made, strict=True):
+        assert (after.segment, after.last) == (before.segment, before.last)
+        ends = [chunk.start_s + chunk.duration_s for chunk in (before, after)]
+        assert ends[0] - ends[1] == pytest.approx(0.0 if after.last else held_s, abs=1 / rate)
+    whole = resample(np.concatenate([chunk.floats for chunk in plain]), SAMPLE_RATE, rate)
+    np.testing.assert_allclose(np.concatenate([chunk.floats for chunk in made]), whole, atol=4e-5)
+
+
+def quiet_at_first(seed: int, start: int, count: int) -> NDArray[np.float32]:
+    """A tone in each utterance that swells from silence, as speech does."""
+    time_s = np.arange(start, start + count) / SAMPLE_RATE
+    return (0.3 * np.minimum(time_s / 0.05, 1.0) ** 4 * np.sin(2 * np.pi * (300 + seed % 500) * time_s)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("encoding", "width"), [("s16le", 2), ("f32le", 4), ("mulaw", 1), ("alaw", 1)])
+@pytest.mark.parametrize("rate", [None, 8000])
+async def test_another_encoding(encoding: Encoding, width: int, rate: int | None) -> None:
+    plain, made = [], []
+    for asked, chunks in (("s16le", plain), (encoding, made)):
+        async with open_studio() as studio, studio.stream(sample_rate=rate, encoding=asked) as stream:
+            write_in_pieces(stream, LONG)
+            chunks += await collect(stream)
+    assert stream.encoding == encoding
+    assert {chunk.encoding for chunk in made} == {encoding}
+    assert [(c.segment, c.start_s, c.words, c.last) for c in made] == [(c.segment, c.start_s, c.words, c.last) for c in plain]
+    sound = b"".join(chunk.pcm for chunk in made)
+    samples = np.concatenate([chunk.samples for chunk in plain])
+    assert len(sound) == width * len(samples)
+    if encoding == "f32le":
+        floats = np.frombuffer(sound, "<f4")
+        np.testing.assert_allclose(floats, samples / 32768, atol=1.001 / 32768 if rate else 0.0)
+        # Resampled sound is not rounded to 16 bits on its way.
+        assert (np.rint(floats * 32768) != floats * 32768).any() == (rate is not None)
+    else:
+        assert sound == encode_s16(samples, encoding)
+
+
+@pytest.mark.parametrize("rate", [7999, 48001, 0, -8000, 8000.0, "8000"])
+async def test_a_rate_that_cannot_be_made_is_refused_at_once(rate: int) -> None:
+    async with open_studio() as studio:
+        with pytest.raises(ConfigError, match=r"give whole Hz from 8000 to 48000"):
+            studio.stream(sample_rate=rate)
+        with pytest.raises(ConfigError, match="no encoding 'opus'"):
+            studio.stream(encoding="opus")  # pyright: ignore[reportArgumentType]
+        assert studio.decoder.batches == []
 
 
 async def test_the_loop_stays_free_while_the_decoder_burns() -> None:

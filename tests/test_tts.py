@@ -93,7 +93,9 @@ async def test_say_is_the_whole(tiny_folder: Path) -> None:
         whole = await tts.say(TEXT, seed=1)
         assert whole.pcm == joined(await speak(tts.stream(seed=1)))
         assert "".join(word.text for word in whole.words) == TEXT
-        assert (await tts.say(TEXT, seed=1, sample_rate=8000)).sample_rate == 8000
+        called = await tts.say(TEXT, seed=1, sample_rate=8000, encoding="mulaw")
+        assert (called.sample_rate, called.encoding, called.duration_s) == (8000, "mulaw", whole.duration_s)
+        assert called.words[-1].end_s == pytest.approx(whole.words[-1].end_s)
 
 
 async def test_cancel_frees_the_engine(tiny_folder: Path) -> None:
