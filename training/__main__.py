@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
+from training.decoder import CONTINUED
 from training.stages import STAGES, Work, run
 
 TRAINED = ("tokenizer", "encoder", "hift", "flow", "adapt", "decoder")
@@ -18,9 +20,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the usual number")
     parser.add_argument("--processes", type=int, default=1, help="of data generation, or of the decoder's training")
     parser.add_argument("--rank", type=int, default=0, help="which of the decoder's processes this is")
+    parser.add_argument("--start", type=Path, help="checkpoint folder whose decoder is gone on with (shard, decoder, export)")
+    parser.add_argument("--shard", type=int, default=0, help="number of the shard to make")
+    parser.add_argument("--minutes", type=float, help="train the decoder for so long instead of for a number of steps")
     parser.add_argument("--target", type=Path, help="where the checkpoint is exported to")
     chosen = parser.parse_args()
-    work = Work(chosen.work, processes=chosen.processes, rank=chosen.rank, target=chosen.target)
+    started = {"processes": chosen.processes, "rank": chosen.rank, "target": chosen.target}
+    work = Work(chosen.work, **started, start=chosen.start, shard=chosen.shard)
+    if chosen.start is not None or chosen.minutes is not None:
+        stage = CONTINUED if chosen.start is not None else work.plan.decoder
+        work = replace(work, plan=replace(work.plan, decoder=replace(stage, minutes=chosen.minutes)))
     if chosen.steps is not None:
         if chosen.stage not in TRAINED:
             parser.error(f"--steps goes with {', '.join(TRAINED)}")

@@ -16,6 +16,7 @@ from cf_agents.config import T3Config
 from training.characters import encode
 from training.data import Dataset
 from training.objective import ABSENT, Batch
+from training.token_data import TokenSet
 
 _CHUNK = 2048
 _SPEAKER_NOISE = 0.02
@@ -35,7 +36,12 @@ class Batches:
     """Endless batches of a data set. speakers float32 [speakers, E]: what the voice encoder makes of each."""
 
     def __init__(
-        self, data: Dataset, config: T3Config, speakers: NDArray[np.float32], sizes: Sizes, chooser: np.random.Generator
+        self,
+        data: Dataset | TokenSet,
+        config: T3Config,
+        speakers: NDArray[np.float32],
+        sizes: Sizes,
+        chooser: np.random.Generator,
     ) -> None:
         self._data, self._config, self._speakers, self._sizes, self._chooser = data, config, speakers, sizes, chooser
         self._prompts = [
@@ -43,13 +49,15 @@ class Batches:
             for speaker in range(len(speakers))
         ]
         self._pending: Iterator[list[int]] = iter(())
+        self._unseen = np.zeros(0, np.int64)
+        self._known = 0
 
     def next(self, longest: int) -> Batch:
         """Of utterances of at most `longest` tokens."""
         while True:
             rows = next(self._pending, None)
             if rows is None:
-                self._pending = iter(self._order(longest))
+                self._pending = iter(self._stretch(longest))
             elif self._data.lengths[rows].max() <= longest:
                 return self.batch(rows)
 
@@ -72,7 +80,7 @@ class Batches:
             # Text places count [START] as 0; what follows the speech is spoken at [STOP].
             place[n] = len(texts[n]) - 1
             place[n, :count] = data.place(first, count) + 1
-            phones[n, :count] = data.phones(first, count)[1::2]
+            phones[n, :count] = data.token_phones(first, count)
         prompt, speaker = self._conditioning()
         voice = data.speakers[list(rows)] * self._sizes.prompts + self._chooser.integers(self._sizes.prompts, size=len(rows))
         exaggeration = self._chooser.uniform(0.0, 1.0, len(prompt)).astype(np.float32)
@@ -90,20 +98,26 @@ class Batches:
                 speakers.append(noisy / np.linalg.norm(noisy))
         return np.stack(prompts), np.stack(speakers).astype(np.float32)
 
-    def _order(self, longest: int) -> list[list[int]]:
-        """Every usable utterance once, sorted within stretches so that a batch pads little, batches in random order."""
-        usable = np.flatnonzero(self._data.lengths <= longest)
-        self._chooser.shuffle(usable)
+    def _stretch(self, longest: int) -> list[list[int]]:
+        """The next utterances that were not seen yet, sorted so that a batch pads little, batches in random order.
+
+        All are unseen again when they are used up. What a set has got since joins them.
+        """
+        self._data.refresh()
+        if self._known < len(self._data) or not len(self._unseen):
+            fresh = np.arange(self._known if len(self._unseen) else 0, len(self._data))
+            self._unseen = self._chooser.permutation(np.concatenate([self._unseen, fresh]))
+            self._known = len(self._data)
+        stretch, self._unseen = self._unseen[:_CHUNK], self._unseen[_CHUNK:]
+        stretch = stretch[self._data.lengths[stretch] <= longest]
         batches: list[list[int]] = []
-        for start in range(0, len(usable), _CHUNK):
-            stretch = usable[start : start + _CHUNK]
-            current: list[int] = []
-            for row in stretch[np.argsort(self._data.lengths[stretch], kind="stable")]:
-                if current and (len(current) + 1) * (int(self._data.lengths[row]) + 1) > self._sizes.speech_tokens:
-                    batches.append(current)
-                    current = []
-                current.append(int(row))
-            if current:
+        current: list[int] = []
+        for row in stretch[np.argsort(self._data.lengths[stretch], kind="stable")]:
+            if current and (len(current) + 1) * (int(self._data.lengths[row]) + 1) > self._sizes.speech_tokens:
                 batches.append(current)
+                current = []
+            current.append(int(row))
+        if current:
+            batches.append(current)
         self._chooser.shuffle(batches)
         return batches

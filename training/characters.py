@@ -11,7 +11,7 @@ from training.text import CHARACTERS
 
 UNKNOWN, SPACE = 1, 2
 _FIRST = 4
-_FOLDED = {";": ",", ":": ",", "(": ",", ")": ",", "…": ".", "’": "'", "‘": "'", "—": ",", "–": ",", "“": "", "”": "", '"': ""}
+FOLDED = {";": ",", ":": ",", "(": ",", ")": ",", "…": ".", "’": "'", "‘": "'", "—": ",", "–": ",", "“": "", "”": "", '"': ""}
 
 
 def ids() -> dict[str, int]:
@@ -24,14 +24,15 @@ _IDS = ids()
 
 
 def encode(text: str) -> list[int]:
-    """What `TextTokenizer.encode` makes of a sentence of `CHARACTERS`, start and stop included."""
-    return [_IDS["[START]"], *(SPACE if character == " " else _IDS[character] for character in text), _IDS["[STOP]"]]
+    """What `TextTokenizer.encode` makes of a sentence of `CHARACTERS` and capitals, start and stop included."""
+    read = text.lower()
+    return [_IDS["[START]"], *(SPACE if character == " " else _IDS[character] for character in read), _IDS["[STOP]"]]
 
 
 def tokenizer_json() -> dict[str, object]:
     """The file's content."""
     vocabulary = ids()
-    folds = [{"type": "Replace", "pattern": {"String": sign}, "content": to} for sign, to in _FOLDED.items()]
+    folds = [{"type": "Replace", "pattern": {"String": sign}, "content": to} for sign, to in FOLDED.items()]
     plain = [{"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]
     special = {index: piece for piece, index in vocabulary.items() if piece.startswith("[")}
     return bpe_tokenizer(vocabulary, special, [], {"type": "Sequence", "normalizers": [*plain, *folds]})

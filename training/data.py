@@ -64,6 +64,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def refresh(self) -> None:
+        """Nothing comes after: a set is whole or not there (see `token_data.TokenSet`)."""
+
     def wave(self, first: int, count: int) -> NDArray[np.float32]:
         """Samples float32 [960 count] of `count` tokens from token `first` of the whole set (see `offsets`)."""
         samples = self._wave[TOKEN_SAMPLES * first : TOKEN_SAMPLES * (first + count)]
@@ -80,6 +83,10 @@ class Dataset:
     def phones(self, first: int, count: int) -> NDArray[np.int64]:
         """Phone labels int64 [2 count], see `speech.PHONES`."""
         return self._phones[FRAMES_PER_TOKEN * first : FRAMES_PER_TOKEN * (first + count)].astype(np.int64)
+
+    def token_phones(self, first: int, count: int) -> NDArray[np.int64]:
+        """Phone labels int64 [count], of each token's second frame."""
+        return self.phones(first, count)[1::FRAMES_PER_TOKEN]
 
     def place(self, first: int, count: int) -> NDArray[np.float32]:
         """The character, a fraction within a word, that is spoken at each token's centre: float32 [count]."""
@@ -134,6 +141,14 @@ def write_tokens(data: Dataset, tokens: NDArray[np.int16]) -> None:
     data._tokens = _map(data.folder / TOKENS_FILE, np.int16, tokens.shape)
 
 
+def frame_phones(tokens: int, phones: Sequence[tuple[int, str]]) -> NDArray[np.uint8]:
+    """Phone labels uint8 [2 tokens] of mel frames, of phones as (first sample, espeak mnemonic)."""
+    label = np.zeros(FRAMES_PER_TOKEN * tokens, np.uint8)
+    for sample, name in phones:
+        label[round(sample * FRAMES_PER_TOKEN / TOKEN_SAMPLES) :] = _LABELS.get(name, 0)
+    return label
+
+
 def place_of_tokens(tokens: int, words: Sequence[Word], characters: int) -> NDArray[np.float32]:
     """The character at the centre of each token, straight through each word, float32 [tokens]."""
     if not words:
@@ -181,10 +196,7 @@ def _append(made: _Made, files: Mapping[str, BinaryIO], index: dict[str, list]) 
     tokens = len(made.wave) // TOKEN_SAMPLES
     assert len(made.mel) == FRAMES_PER_TOKEN * tokens
     assert len(made.heard) == HEARD_PER_TOKEN * tokens
-    label = np.zeros(FRAMES_PER_TOKEN * tokens, np.uint8)
-    for sample, name in made.phones:
-        frame = round(sample * FRAMES_PER_TOKEN / TOKEN_SAMPLES)
-        label[frame:] = _LABELS.get(name, 0)
+    label = frame_phones(tokens, made.phones)
     place = place_of_tokens(tokens, made.words, len(made.text))
     arrays = {"wave.i16": made.wave, "mel.f16": made.mel, "heard.f16": made.heard, "phones.u8": label, "place.f32": place}
     for name, array in arrays.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,13 @@ from torch.optim import Optimizer
 
 from cf_agents.config import T3Config
 from cf_agents.models.t3 import T3
+from training import start
 from training.batches import Batches, Sizes
 from training.data import Dataset
-from training.loop import LossParts, Schedule, Trainer, load_newest
-from training.objective import Batch, DecoderTrainer, draw_hidden
+from training.loop import Deadline, LossParts, Schedule, Trainer, load_newest
+from training.muon import Muon
+from training.objective import ABSENT, Batch, DecoderTrainer, draw_deep, draw_hidden
+from training.token_data import TokenSet
 
 
 @dataclass(frozen=True)
@@ -36,29 +40,60 @@ class DecoderStage:
     guided_steps: int = 1500
     lengths: tuple[tuple[int, int], ...] = ((0, 40), (200, 70), (450, 270))
     """From which step on utterances may be how many tokens long."""
+    deep: bool = False
+    """Whether one noisy copy is made (`objective.draw_deep`) instead of two."""
     save_every: int = 100
+    mean: float | None = None
+    """See `loop.Trainer`."""
+    minutes: float | None = None
+    """Train for so long instead of for `steps`, the learning rate falling to 0 over the last `fall` of the time."""
+    fall: float = 0.5
+
+
+CONTINUED = DecoderStage(
+    learning_rate=2e-3,
+    sizes=Sizes(speech_tokens=3000),
+    drop=0.07,
+    deep=True,
+    guide=(0.1, 0.1),
+    lengths=((0, 640),),
+    save_every=50,
+    mean=0.98,
+)
+"""Going on from a checkpoint folder: text is aligned already, and every length is met from the first step."""
 
 
 def train(
-    data: Dataset,
-    held_out: Dataset,
+    data: Dataset | TokenSet,
+    held_out: Dataset | TokenSet,
     folder: Path,
     config: T3Config,
     speakers: NDArray[np.float32],
     stage: DecoderStage,
     *,
+    start_from: Path | None = None,
     rank: int = 0,
     average: Callable[[Sequence[Tensor]], None] | None = None,
 ) -> DecoderTrainer:
     """Train, or go on training, and return the network in evaluation mode.
 
-    speakers float32 [speakers, E]. rank and average: of several processes that train together (see `ranks`).
+    speakers float32 [speakers, E]. start_from: a checkpoint folder whose decoder is gone on with (see `start`).
+    rank and average: of several processes that train together (see `ranks`).
     """
     torch.manual_seed(0)
     module = DecoderTrainer(config)
-    schedule = Schedule(stage.steps, 100)
+    if start_from is not None:
+        start.fill(module, start_from)
+    dtype = product_type()
     trainer = Trainer(
-        folder, module, optimisers(module, stage), schedule, save_every=stage.save_every, average=average, writes=rank == 0
+        folder,
+        module,
+        optimisers(module, stage),
+        _schedule(stage),
+        save_every=stage.save_every,
+        average=average,
+        mean=stage.mean,
+        writes=rank == 0,
     )
     torch.manual_seed(1000 * trainer.step + rank)
     batches = Batches(data, config, speakers, stage.sizes, np.random.default_rng([trainer.step, rank]))
@@ -67,17 +102,18 @@ def train(
     def losses(step: int) -> LossParts:
         batch = batches.next(max(longest for first, longest in stage.lengths if step >= first))
         drop = torch.rand(batch.tokens.shape[0]) < stage.drop
-        parts = module.losses(batch, drop, draw_hidden(batch.tokens, config.block_size))
+        hidden = (draw_deep if stage.deep else draw_hidden)(batch.tokens, config.block_size)
+        parts = module.losses(batch, drop, hidden, dtype)
         guide = stage.guide[step >= stage.guided_steps]
         total = parts["token"] + stage.phone * parts["phone"] + guide * parts["guide"] + stage.prior * parts["prior"]
-        return {"loss": total, **parts}
+        return {"loss": total, **parts, "tokens": (batch.tokens != ABSENT).sum()}
 
     trainer.run(losses, lambda: _evaluate(module, measured, len(held_out)))
     return module
 
 
 def optimisers(module: DecoderTrainer, stage: DecoderStage) -> list[Optimizer]:
-    """Muon (Jordan et al. 2024) for the layers' matrices; AdamW for the rest, faster for what is looked up by id."""
+    """Muon for the layers' matrices; AdamW for the rest, faster for what is looked up by id."""
     matrices = [weight for weight in module.t3.tfmr.layers.parameters() if weight.ndim == 2]
     looked_up = [
         module.digits_in,
@@ -92,9 +128,29 @@ def optimisers(module: DecoderTrainer, stage: DecoderStage) -> list[Optimizer]:
     rate = stage.learning_rate
     groups = [{"params": rest}, {"params": looked_up, "lr": stage.embedding_factor * rate}]
     return [
-        torch.optim.Muon(matrices, lr=rate, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, rate),
         torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     ]
+
+
+def product_type(size: int = 384) -> torch.dtype:
+    """The faster type for products on this CPU: bfloat16 is several times faster than float32 or several times slower."""
+    taken: dict[torch.dtype, float] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(size, size, dtype=dtype)
+        matrix.mm(matrix)
+        began = time.perf_counter()
+        for _ in range(4):
+            matrix.mm(matrix)
+        taken[dtype] = time.perf_counter() - began
+    return min(taken, key=lambda dtype: taken[dtype])
+
+
+def _schedule(stage: DecoderStage) -> Schedule | Deadline:
+    if stage.minutes is None:
+        return Schedule(stage.steps)
+    seconds = 60 * stage.minutes
+    return Deadline(time.time() + seconds, stage.fall * seconds)
 
 
 def load(folder: Path, config: T3Config) -> T3:

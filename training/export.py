@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count, islice
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cf_agents.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint
+from cf_agents.checkpoint import CONFIG_FILE, T3_FILE, TOKENIZER_FILE, Checkpoint
 from cf_agents.config import SAMPLE_RATE, ModelConfig
 from cf_agents.models.layout import DIRECTION, GAIN, released_layout
+from cf_agents.models.t3 import T3
 from training.characters import tokenizer_json
 from training.config import SPEAKERS, Speaker
 from training.speech import TOKEN_SAMPLES, speak
@@ -44,6 +46,24 @@ def write(folder: Path, config: ModelConfig, networks: Mapping[str, Mapping[str,
     checkpoint.verify()
     for speaker in SPEAKERS:
         write_voice(checkpoint, speaker)
+    check_size(folder)
+
+
+def replace_decoder(source: Path, target: Path, decoder: T3) -> None:
+    """Make `target` the checkpoint `source` with another decoder: every other file as it is there, byte by byte.
+
+    Raises as `write` does.
+    """
+    if target.resolve() != source.resolve():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    tensors = stored(decoder, "")
+    save_file(tensors, target / T3_FILE, {"format": "pt"})
+    Checkpoint.open(target).verify()
+    check_size(target)
+
+
+def check_size(folder: Path) -> None:
+    """Raises `ValueError` when the files are more than `MAX_BYTES`."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > MAX_BYTES:
         raise ValueError(f"The checkpoint has {size:,} bytes, more than the {MAX_BYTES:,} that may ship.")

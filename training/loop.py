@@ -38,19 +38,49 @@ class Schedule:
         done = min(1.0, (step - self.warm_up) / max(1, self.steps - self.warm_up))
         return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
+    def over(self, step: int) -> bool:
+        """Whether `step` steps are all."""
+        return step >= self.steps
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Warm-up, a plateau, and straight down to 0 over the last `fall_s` seconds before `end_s` (as `time.time` counts).
+
+    For a machine that is lent until an hour, at a speed nobody knows. A run that goes on with a later
+    end is on the plateau again.
+    """
+
+    end_s: float
+    fall_s: float
+    warm_up: int = 100
+    clock: Callable[[], float] = time.time
+
+    def at(self, step: int) -> float:
+        left = max(0.0, self.end_s - self.clock())
+        return min(1.0, (step + 1) / self.warm_up, left / self.fall_s)
+
+    def over(self, step: int) -> bool:
+        return self.clock() >= self.end_s
+
 
 @dataclass
 class Trainer:
-    """What a stage's run is made of. `average` shares gradients between processes (see `training.ranks`)."""
+    """What a stage's run is made of. `average` shares gradients between processes (see `training.ranks`).
+
+    With `mean`, a running mean of the weights is kept beside them: each step moves it by 1 - `mean` of the way, more in the
+    first steps. It is what `newest_state` calls "averaged".
+    """
 
     folder: Path
     module: nn.Module
     optimisers: Sequence[Optimizer]
-    schedule: Schedule
+    schedule: Schedule | Deadline
     clip: float = 1.0
     log_every: int = 25
     save_every: int = 200
     average: Callable[[Sequence[Tensor]], None] | None = None
+    mean: float | None = None
     writes: bool = True
     """False for every process but one."""
     step: int = 0
@@ -59,7 +89,10 @@ class Trainer:
     def __post_init__(self) -> None:
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.averaged: dict[str, Tensor] = {}
         self._resume()
+        if self.mean is not None and not self.averaged:
+            self.averaged = {name: value.detach().clone() for name, value in self.module.named_parameters()}
 
     def run(self, losses: Callable[[int], LossParts], evaluate: Callable[[], Mapping[str, float]] | None = None) -> None:
         """Train until the schedule ends. `losses` of a step number; `evaluate` is called and logged at every save.
@@ -69,22 +102,25 @@ class Trainer:
         kept: dict[str, float] = {}
         skipped, count, since = 0, 0, time.perf_counter()
         with _progress(self.writes) as progress:
-            task = progress.add_task(self.folder.name, total=self.schedule.steps, completed=self.step, note="")
+            task = progress.add_task(
+                self.folder.name, total=getattr(self.schedule, "steps", None), completed=self.step, note=""
+            )
             self.module.train()
-            while self.step < self.schedule.steps:
+            while not self.schedule.over(self.step):
                 parts = losses(self.step)
                 skipped += not self._update(parts["loss"])
                 self.step += 1
                 count += 1
                 for name, value in parts.items():
                     kept[name] = kept.get(name, 0.0) + float(value.detach())
-                if self.step % self.log_every == 0 or self.step == self.schedule.steps:
+                last = self.schedule.over(self.step)
+                if self.step % self.log_every == 0 or last:
                     now = time.perf_counter()
                     line = {name: value / count for name, value in kept.items()}
                     self._log({**line, "skipped": skipped, "seconds_a_step": (now - since) / count})
                     progress.update(task, completed=self.step, note=" ".join(f"{k} {v:.3f}" for k, v in line.items()))
                     kept, count, since = {}, 0, now
-                if self.step % self.save_every == 0 or self.step == self.schedule.steps:
+                if self.step % self.save_every == 0 or last:
                     self._save()
                     if evaluate is not None and self.writes:
                         self.module.eval()
@@ -110,6 +146,10 @@ class Trainer:
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             optimiser.step()
+        if self.averaged and self.mean is not None:
+            moved = 1.0 - min(self.mean, (self.step + 1) / (self.step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.averaged.values()), list(self.module.parameters()), moved)
         return True
 
     def _save(self) -> None:
@@ -118,6 +158,7 @@ class Trainer:
         state = {
             "step": self.step,
             "module": self.module.state_dict(),
+            "averaged": self.averaged,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
         target = self.folder / f"state-{(self.step // self.save_every) % 2}.pt"
@@ -131,6 +172,7 @@ class Trainer:
             return
         self.step = state["step"]
         self.module.load_state_dict(state["module"])
+        self.averaged = state.get("averaged", {})
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
 
@@ -155,11 +197,15 @@ def newest_state(folder: Path) -> dict | None:
 
 
 def load_newest(folder: Path, module: nn.Module) -> nn.Module:
-    """Fill `module` from a stage's latest checkpoint and put it in evaluation mode. Raises `FileNotFoundError` without one."""
+    """Fill `module` from a stage's latest checkpoint, the running mean where there is one, and put it in evaluation mode.
+
+    Raises `FileNotFoundError` without one.
+    """
     state = newest_state(folder)
     if state is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint: run that stage first.")
     module.load_state_dict(state["module"])
+    module.load_state_dict(state.get("averaged", {}), strict=False)
     return module.eval()
 
 

@@ -14,15 +14,16 @@ Letters: N rows, K noisy copies, L places of a row, S speech tokens of the wides
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cf_agents.config import CODEC_VOCAB, T3Config
-from cf_agents.models.t3 import T3, rotary_table
+from cf_agents.models.t3 import T3, Layer, rotary_table, rotate
 from training.speech import PHONES
 
 ABSENT = -1
@@ -51,6 +52,12 @@ class Batch:
     voice: Tensor
 
 
+class Attend(Protocol):
+    """`t3.Attend` that may be given the queries of the blocks' starts instead of those of all that is shown."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, starts: bool = False) -> Tensor: ...
+
+
 class DecoderTrainer(nn.Module):
     """A `T3` whose speech tables are sums of digit vectors while it learns, and what else teaches it.
 
@@ -77,14 +84,14 @@ class DecoderTrainer(nn.Module):
         shared = F.pad(self.digits @ self.digits_out, (0, 0, 0, head.shape[0] - CODEC_VOCAB))
         return {"speech_emb.weight": torch.cat([codes, self.special_in]), "speech_head.weight": head + shared}
 
-    def losses(self, batch: Batch, drop: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, drop: Tensor, hidden: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Losses of a batch: drop bool [N] rows without text, hidden bool [K, N, S] tokens that are masked.
 
-        Products run in bfloat16, with the weights rounded once; the gradients are those of the float32 weights.
+        Products run in `dtype`, with the weights rounded once; the gradients are those of the float32 weights.
         """
         tensors = {f"t3.{name}": value for name, value in self.tables().items()}
         tensors.update({name: value for name, value in self.named_parameters() if name not in tensors})
-        rounded = {name: value.bfloat16() for name, value in tensors.items()}
+        rounded = {name: value.to(dtype) for name, value in tensors.items()}
         return torch.func.functional_call(self, rounded, (batch, drop, hidden))
 
     def forward(self, batch: Batch, drop: Tensor, hidden: Tensor) -> dict[str, Tensor]:
@@ -114,28 +121,49 @@ class DecoderTrainer(nn.Module):
         x = self._embed(batch, drop, hidden)  # [N, L, C]
         length = x.shape[1]
         cos, sin = self._rotation(batch, x, len(hidden))
-        mask = visible(config, batch, clean, len(hidden))[:, None]  # [N, 1, L, L]
-        bias = torch.zeros(mask.shape, dtype=x.dtype).masked_fill_(~mask, _MASKED)
-        valid = batch.tokens != ABSENT
-        placed = torch.cat([batch.place[:, :clean], *[batch.place] * len(hidden)], 1)
-        counted = torch.cat([valid[:, :clean], *[valid] * len(hidden)], 1) & ~drop[:, None]
+        shown = prefix + clean
+        sees = visible(config, batch, clean)
+        biases = [torch.zeros(mask.shape, dtype=x.dtype).masked_fill_(~mask, _MASKED)[:, None] for mask in sees]
+        valid = (batch.tokens != ABSENT) & ~drop[:, None]
         guides: list[Tensor] = []
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (part.view(rows, length, *part.shape[1:]).transpose(1, 2) for part in (q, k, v))
-            # Written out: on a CPU this is several times faster than the fused attention's backward with a mask.
-            scores = (q * config.head_dim**-0.5) @ k.transpose(2, 3) + bias  # [N, H, L, L]
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, starts: bool = False) -> Tensor:
+            q, k, v = (part.view(rows, -1, *part.shape[1:]).transpose(1, 2) for part in (q, k, v))
+            q = q * config.head_dim**-0.5
+            keys, values = k[:, :, :shown].transpose(2, 3), v[:, :, :shown]
+            first, seen = shown, biases[0]
+            if starts:
+                seen = seen[:, :, prefix - 1 :: block]
+                first = seen.shape[2]
+            # Written out: on a CPU this is faster than the fused attention's backward with a mask.
+            told = (q[:, :, :first] @ keys).add_(seen)  # [N, H, first, shown]
+            own = [part.unflatten(2, (-1, block)) for part in (q[:, :, first:], k[:, :, shown:], v[:, :, shown:])]
+            others = (q[:, :, first:] @ keys).unflatten(2, (len(hidden), -1)).add_(biases[1][:, :, None]).flatten(2, 3)
+            noisy = torch.cat([others, (own[0] @ own[1].transpose(3, 4)).flatten(2, 3)], -1)  # [N, H, K S, shown + D]
             for head in (head for at, head in config.alignment_heads if at == layer):
-                guides.append(self._guide(scores[:, head, prefix:].float(), placed, counted, text))
-            return (scores.softmax(-1) @ v).transpose(1, 2).reshape(rows * length, -1)
+                guides.append(self._guide(told[:, head, prefix:], noisy[:, head], batch.place, valid, text))
+            share = noisy.softmax(-1)
+            within = (share[..., shown:].unflatten(2, (-1, block)) @ own[2]).flatten(2, 3)
+            mixed = torch.cat([told.softmax(-1) @ values, share[..., :shown] @ values + within], 2)
+            return mixed.transpose(1, 2).flatten(0, 1).flatten(1)
 
+        layers = list(self.t3.tfmr.layers)
+        asked = [*range(prefix - 1, shown, block), *range(shown, length)]
         turned = cos.flatten(0, 1)[:, None], sin.flatten(0, 1)[:, None]
-        states = self.t3.backbone(x.flatten(0, 1), *turned, attend).view(rows, length, -1)
+        x = x.flatten(0, 1)
+        for layer in layers[:-1]:
+            x = layer(x, *turned, attend)
+        if any(at == len(layers) - 1 for at, _ in config.alignment_heads):
+            x = layers[-1](x, *turned, attend).view(rows, length, -1)[:, asked]
+        else:
+            x = _finish(layers[-1], x, turned, rows, asked, attend)
+        states = self.t3.tfmr.norm(x)
         # A block's first token is predicted from the clean copy (or SOS), the rest from the noisy one.
-        starts = states[:, prefix - 1 : prefix + clean : block]  # [N, blocks, C]
-        noisy = states[:, prefix + clean :].unflatten(1, (len(hidden), -1, block)).transpose(0, 1)  # [K, N, blocks, D, C]
+        blocks = batch.tokens.shape[1] // block
+        starts = states[:, :blocks]
+        copies = states[:, blocks:].unflatten(1, (len(hidden), -1, block)).transpose(0, 1)  # [K, N, blocks, D, C]
         starts = starts[None, :, :, None].expand(len(hidden), -1, -1, -1, -1)
-        return torch.cat([starts, noisy[..., :-1, :]], 3).flatten(2, 3), guides
+        return torch.cat([starts, copies[..., :-1, :]], 3).flatten(2, 3), guides
 
     def _embed(self, batch: Batch, drop: Tensor, hidden: Tensor) -> Tensor:
         config, t3 = self.t3.config, self.t3
@@ -174,13 +202,20 @@ class DecoderTrainer(nn.Module):
         cos, sin = rotary_table(config, int(place.max()) + 1, x.device, x.dtype)
         return cos[place, 0], sin[place, 0]
 
-    def _guide(self, scores: Tensor, place: Tensor, counted: Tensor, text: int) -> Tensor:
-        """-log of the attention's mass under a Gaussian at the character spoken, mean over tokens: [N, Q, L] scores."""
+    def _guide(self, clean: Tensor, noisy: Tensor, place: Tensor, counted: Tensor, text: int) -> Tensor:
+        """-log of the attention's mass under a Gaussian at the character spoken, mean over tokens.
+
+        Scores of clean places [N, S - D, L] and of noisy ones [N, K S, L']; place and counted [N, S].
+        """
         first = self.t3.config.conditioning_length
-        share = scores.log_softmax(-1)[..., first : first + text]
-        distance = torch.arange(text) - place[..., None]
-        missed = -torch.logsumexp(share - distance.square() / (2 * _GUIDE_WIDTH**2), -1)
-        return (missed * counted).sum() / counted.sum().clamp(min=1)
+        near = -(torch.arange(text) - place[..., None]).square() / (2 * _GUIDE_WIDTH**2)  # [N, S, text]
+        missed, count = place.new_zeros(()), 0
+        for scores in (clean, *noisy.split(place.shape[1], 1)):
+            wide = scores.shape[1]
+            share = scores.float().log_softmax(-1)[..., first : first + text]
+            missed = missed - (torch.logsumexp(share + near[:, :wide], -1) * counted[:, :wide]).sum()
+            count += int(counted[:, :wide].sum())
+        return missed / max(1, count)
 
     def _prior(self, target: Tensor) -> Tensor:
         """Teach the pass that `models.t3.prior` makes what the tokens' own distribution is."""
@@ -192,24 +227,26 @@ class DecoderTrainer(nn.Module):
         return -(logits.log_softmax(-1) @ share).mean()
 
 
-def visible(config: T3Config, batch: Batch, clean: int, copies: int) -> Tensor:
-    """Which place sees which, bool [N, L, L]; the picture is in the module's docstring."""
+def visible(config: T3Config, batch: Batch, clean: int) -> tuple[Tensor, Tensor]:
+    """Which place sees which of the prefix and the clean copy; the picture is in the module's docstring.
+
+    Bool [N, shown, shown] of those places themselves and [N, S, shown] of a noisy copy, whose places also see their own block.
+    """
     told, speech = config.conditioning_length + batch.text.shape[1], batch.tokens.shape[1]
     prefix = told + 1
     block = torch.arange(speech) // config.block_size
-    length = prefix + clean + copies * speech
-    sees = torch.zeros(length, length, dtype=torch.bool)
-    sees[:prefix, :prefix] = torch.ones(prefix, prefix, dtype=torch.bool).tril()
-    sees[prefix:, :prefix] = True
-    copy = slice(prefix, prefix + clean)
-    sees[copy, copy] = block[:clean, None] >= block[None, :clean]
-    for start in range(prefix + clean, length, speech):
-        noisy = slice(start, start + speech)
-        sees[noisy, copy] = block[:, None] > block[None, :clean]
-        sees[noisy, noisy] = block[:, None] == block[None]
-    rows = sees.expand(batch.text.shape[0], -1, -1).clone()
-    rows[:, :, config.conditioning_length : told] &= (batch.text >= 0)[:, None]
-    return rows
+    shown = torch.zeros(prefix + clean, prefix + clean, dtype=torch.bool)
+    shown[:prefix, :prefix] = torch.ones(prefix, prefix, dtype=torch.bool).tril()
+    shown[prefix:, :prefix] = True
+    shown[prefix:, prefix:] = block[:clean, None] >= block[None, :clean]
+    noisy = torch.ones(speech, prefix + clean, dtype=torch.bool)
+    noisy[:, prefix:] = block[:, None] > block[None, :clean]
+    masks = []
+    for sees in (shown, noisy):
+        rows = sees.expand(batch.text.shape[0], -1, -1).clone()
+        rows[:, :, config.conditioning_length : told] &= (batch.text >= 0)[:, None]
+        masks.append(rows)
+    return masks[0], masks[1]
 
 
 def draw_hidden(tokens: Tensor, block: int, ratio: float | None = None) -> Tensor:
@@ -223,11 +260,37 @@ def draw_hidden(tokens: Tensor, block: int, ratio: float | None = None) -> Tenso
     return torch.stack([hidden, ~hidden])
 
 
+def draw_deep(tokens: Tensor, block: int, whole: float = 0.5, least: float = 0.2) -> Tensor:
+    """Which tokens are masked, bool [1, N, S]: a share `whole` of the blocks is all masked, the others at ratios of `least`..1.
+
+    One noisy copy costs two thirds of two. What is said is decided where a block is still masked, so little is lost.
+    """
+    shape = tokens.shape[0], tokens.shape[1] // block, 1
+    ratios = torch.where(torch.rand(shape) < whole, 1.0, least + (1.0 - least) * torch.rand(shape))
+    return (torch.rand(*shape[:2], block) < ratios).flatten(1)[None]
+
+
 def digit_table() -> Tensor:
     """float32 [6561, 24]: which of three values each of a code's eight digits has, as ones."""
     codes = torch.arange(CODEC_VOCAB)
     digits = codes[:, None] // _LEVELS ** torch.arange(_DIGITS) % _LEVELS  # [6561, 8]
     return F.one_hot(digits, _LEVELS).flatten(1).float()
+
+
+def _finish(
+    layer: nn.Module, x: Tensor, turned: tuple[Tensor, Tensor], rows: int, asked: Sequence[int], attend: Attend
+) -> Tensor:
+    """A last layer for the places that are asked for alone, [N L, C] to [N, asked, C]: the others only give keys and values."""
+    assert isinstance(layer, Layer)
+    attn, mlp = layer.self_attn, layer.mlp
+    h = layer.input_layernorm(x)
+    k = rotate(attn.k_proj(h).unflatten(1, (layer.heads, -1)), *turned)
+    v = attn.v_proj(h).unflatten(1, (layer.heads, -1))
+    chosen, at, *angles = (part.unflatten(0, (rows, -1))[:, asked].flatten(0, 1) for part in (h, x, *turned))
+    q = rotate(attn.q_proj(chosen).unflatten(1, (layer.heads, -1)), *angles)
+    y = at + attn.o_proj(attend(layer.index, q, k, v, starts=True))
+    h = layer.post_attention_layernorm(y)
+    return (y + mlp.down_proj(F.silu(mlp.gate_proj(h)) * mlp.up_proj(h))).view(rows, len(asked), -1)
 
 
 def _initialise(t3: T3) -> None:

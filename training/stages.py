@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,8 +17,9 @@ import torch
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
 from cf_agents.config import ModelConfig
 from training import data as datasets
-from training import decoder, encoder, export, flow, hift, ranks, remake, speaker, tokenizer
+from training import decoder, encoder, export, flow, hift, ranks, remake, speaker, start, token_data, tokenizer
 from training.config import POCKET
+from training.corpus import mixed
 from training.hift import ADAPTATION, HiFTStage
 
 
@@ -29,6 +31,7 @@ class Plan:
     small_utterances: int = 4_000
     """Enough for what only hears sounds: the tokenizer and the vocoder."""
     held_out_utterances: int = 300
+    shard_utterances: int = 12_000
     tokenizer: tokenizer.TokenizerStage = field(default_factory=tokenizer.TokenizerStage)
     encoder: encoder.EncoderStage = field(default_factory=encoder.EncoderStage)
     flow: flow.FlowStage = field(default_factory=flow.FlowStage)
@@ -48,6 +51,9 @@ class Work:
     processes: int = 1
     rank: int = 0
     target: Path | None = None
+    start: Path | None = None
+    """A checkpoint folder to go on from, with data of `shard`; None: from nothing, with that of `data`."""
+    shard: int = 0
 
     def data(self, name: str) -> datasets.Dataset:
         """One of the data sets: "train", "small" or "held_out"."""
@@ -107,27 +113,52 @@ def adapt_hift(work: Work) -> None:
     hift.train(sets, work.data("held_out"), work.folder / "adapt", config.hift, work.plan.adapt, start)
 
 
+def make_shard(work: Work) -> None:
+    """More text and tokens for a decoder that goes on from the folder `start`, and a held-out set if there is none."""
+    root, plan = work.folder / "tokens", work.plan
+    sides: tuple[tuple[datasets.Side, int], ...] = (("held_out", plan.held_out_utterances), ("train", plan.shard_utterances))
+    for side, count in sides:
+        shard = work.shard if side == "train" else 0
+        texts = islice(mixed(side, shard), count)
+        token_data.write(root / side / f"{shard:03d}", _started(work), texts, processes=work.processes, seed=shard)
+
+
+def _started(work: Work) -> Path:
+    if work.start is None:
+        raise ValueError("Name the checkpoint folder to go on from: --start cf_agents/pocket.")
+    return work.start
+
+
 def train_decoder(work: Work) -> None:
     """Text to tokens; with several processes, start this once for each rank."""
     if work.processes > 1:
         ranks.join(work.folder / "decoder.meeting", work.rank, work.processes)
-    data = work.data("train")
-    speakers = encoder.centres(data, encoder.load(work.folder / "encoder", work.config.voice_encoder))
+    if work.start is None:
+        data, held_out = work.data("train"), work.data("held_out")
+        speakers = encoder.centres(data, encoder.load(work.folder / "encoder", work.config.voice_encoder))
+    else:
+        data, held_out = (token_data.TokenSet(work.folder / "tokens" / side) for side in ("train", "held_out"))
+        speakers = start.speakers(work.start)
     decoder.train(
         data,
-        work.data("held_out"),
+        held_out,
         work.folder / "decoder",
         work.config.t3,
         speakers,
         work.plan.decoder,
+        start_from=work.start,
         rank=work.rank,
         average=ranks.average if work.processes > 1 else None,
     )
 
 
 def write_checkpoint(work: Work) -> None:
-    """Everything into `target`, or into the work folder's `pocket`."""
+    """Everything into `target`, or into the work folder's `pocket`; with `start`, its files with the trained decoder."""
     config = work.config
+    if work.start is not None:
+        decoded = decoder.load(work.folder / "decoder", config.t3)
+        export.replace_decoder(work.start, work.target or work.folder / "pocket", decoded)
+        return
     export.write(
         work.target or work.folder / "pocket",
         config,
@@ -148,6 +179,7 @@ def write_checkpoint(work: Work) -> None:
 
 STAGES: dict[str, Callable[[Work], None]] = {
     "data": make_data,
+    "shard": make_shard,
     "tokenizer": train_tokenizer,
     "tokenise": tokenise,
     "encoder": train_encoder,

@@ -46,7 +46,7 @@ def side_of(text: str) -> Side:
 def _sentence(chooser: random.Random) -> str:
     draw = chooser.random()
     if draw < 0.04:
-        return chooser.choice(_SHORT)
+        return chooser.choice(SHORT)
     if draw < 0.09:
         return _words(chooser)
     text = _fill(chooser.choice(_TEMPLATES), chooser)
@@ -57,7 +57,7 @@ def _sentence(chooser: random.Random) -> str:
 
 def _words(chooser: random.Random) -> str:
     """A run of words without grammar: what follows a word must not be guessed from it."""
-    pool = (_NAMES, _THINGS, _ITEMS, _CITIES, _ADJECTIVES, _VERBS, _RELATIVES, _WEATHER, _MONTHS, _DAYS)
+    pool = (NAMES, THINGS, ITEMS, CITIES, ADJECTIVES, VERBS, _RELATIVES, _WEATHER, MONTHS, DAYS)
     return " ".join(chooser.choice(chooser.choice(pool)) for _ in range(chooser.randint(2, 7))) + "."
 
 
@@ -85,7 +85,7 @@ def _large(chooser: random.Random) -> str:
 
 
 def _date(chooser: random.Random) -> str:
-    day, month, weekday = _number(chooser.randint(1, 31), True), chooser.choice(_MONTHS), chooser.choice(_DAYS)
+    day, month, weekday = _number(chooser.randint(1, 31), True), chooser.choice(MONTHS), chooser.choice(DAYS)
     return chooser.choice(
         [
             f"{month} {day}",
@@ -120,52 +120,52 @@ def _one_of(words: tuple[str, ...]) -> Callable[[random.Random], str]:
     return lambda chooser: chooser.choice(words)
 
 
-def _split(words: str) -> tuple[str, ...]:
+def word_list(words: str) -> tuple[str, ...]:
     return tuple(word.replace("_", " ") for word in words.split())
 
 
-_NAMES = _split(
+NAMES = word_list(
     "james mary john patricia robert jennifer michael linda david elizabeth william barbara richard susan joseph jessica "
     "thomas sarah charles karen anna peter lucy mark paul emma oliver sophia daniel grace henry alice sam kate ben julia tom "
     "laura jack nina alex maria george helen frank rosa adam clara simon eva martin ruth"
 )
-_SURNAMES = _split(
+SURNAMES = word_list(
     "smith johnson brown taylor wilson davis clark lewis walker hall young king wright scott green baker adams nelson hill "
     "campbell mitchell roberts carter phillips evans turner parker collins edwards stewart morris murphy cook rogers morgan "
     "cooper bailey reed kelly howard ward"
 )
-_MONTHS = _split("january february march april may june july august september october november december")
-_DAYS = _split("monday tuesday wednesday thursday friday saturday sunday")
-_DAYTIMES = _split("morning afternoon evening")
-_CITIES = _split(
+MONTHS = word_list("january february march april may june july august september october november december")
+DAYS = word_list("monday tuesday wednesday thursday friday saturday sunday")
+_DAYTIMES = word_list("morning afternoon evening")
+CITIES = word_list(
     "london paris boston chicago denver seattle austin dallas houston miami atlanta portland phoenix berlin madrid rome tokyo "
     "sydney toronto dublin oslo vienna new_york los_angeles san_francisco washington"
 )
-_ITEMS = _split(
+ITEMS = word_list(
     "laptop phone printer keyboard coffee_maker blue_jacket pair_of_shoes winter_coat book camera headset monitor desk_lamp "
     "office_chair train_ticket hotel_room rental_car table_for_two gift_card water_bottle suitcase bicycle guitar sofa "
     "washing_machine refrigerator toaster red_dress backpack watch tablet charger battery screen"
 )
-_THINGS = _split(
+THINGS = word_list(
     "account order booking appointment payment subscription delivery invoice password address reservation refund ticket "
     "request flight package policy contract balance plan profile message call meeting schedule card statement report file "
     "document"
 )
-_VERBS = _split(
+VERBS = word_list(
     "check change cancel confirm update review track find open close send move schedule verify complete start stop print share "
     "delete restore renew transfer"
 )
-_ADJECTIVES = _split(
+ADJECTIVES = word_list(
     "new old great good small large quick simple free early late important special different possible available local current "
     "correct full empty open ready happy safe clean quiet warm cold cheap expensive"
 )
-_WEATHER = _split("sunny cloudy rainy windy snowy foggy clear stormy warm cold humid dry")
-_RELATIVES = _split(
+_WEATHER = word_list("sunny cloudy rainy windy snowy foggy clear stormy warm cold humid dry")
+_RELATIVES = word_list(
     "brother sister mother father friend manager doctor teacher neighbor partner son daughter boss wife husband"
 )
-_JOBS = (*_RELATIVES, *_split("driver nurse lawyer writer farmer singer painter engineer"))
+_JOBS = (*_RELATIVES, *word_list("driver nurse lawyer writer farmer singer painter engineer"))
 _OPENERS = ("okay.", "sure.", "well,", "so,", "right.", "great!", "thanks.", "yes.", "no.", "i see.", "perfect.")
-_SHORT = (
+SHORT = (
     *(
         "hi!",
         "hello.",
@@ -197,10 +197,10 @@ _SHORT = (
 )
 
 _SLOTS: dict[str, Callable[[random.Random], str]] = {
-    "name": _one_of(_NAMES),
-    "surname": _one_of(_SURNAMES),
-    "full": lambda chooser: f"{chooser.choice(_NAMES)} {chooser.choice(_SURNAMES)}",
-    "titled": lambda chooser: f"{chooser.choice(('mister', 'miss', 'doctor'))} {chooser.choice(_SURNAMES)}",
+    "name": _one_of(NAMES),
+    "surname": _one_of(SURNAMES),
+    "full": lambda chooser: f"{chooser.choice(NAMES)} {chooser.choice(SURNAMES)}",
+    "titled": lambda chooser: f"{chooser.choice(('mister', 'miss', 'doctor'))} {chooser.choice(SURNAMES)}",
     "n": _any_number,
     "small": lambda chooser: _number(chooser.randint(2, 20)),
     "large": _large,
@@ -210,13 +210,13 @@ _SLOTS: dict[str, Callable[[random.Random], str]] = {
     "price": _price,
     "degrees": lambda chooser: f"{_number(chooser.randint(2, 99))} degrees",
     "letters": _letters,
-    "day": _one_of(_DAYS),
+    "day": _one_of(DAYS),
     "daytime": _one_of(_DAYTIMES),
-    "city": _one_of(_CITIES),
-    "item": _one_of(_ITEMS),
-    "thing": _one_of(_THINGS),
-    "verb": _one_of(_VERBS),
-    "adj": _one_of(_ADJECTIVES),
+    "city": _one_of(CITIES),
+    "item": _one_of(ITEMS),
+    "thing": _one_of(THINGS),
+    "verb": _one_of(VERBS),
+    "adj": _one_of(ADJECTIVES),
     "weather": _one_of(_WEATHER),
     "relative": _one_of(_RELATIVES),
     "job": _one_of(_JOBS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from cf_agents.config import CODEC_VOCAB, T3Config
 from cf_agents.engines.base import Conditioning, Prefix
 from cf_agents.engines.dense import DenseEngine
 from cf_agents.models.t3 import T3
-from training.objective import ABSENT, Batch, DecoderTrainer, digit_table, draw_hidden, visible
+from training.objective import ABSENT, Batch, DecoderTrainer, digit_table, draw_deep, draw_hidden, visible
 
 CONFIG = T3Config(
     hidden_size=32,
@@ -56,9 +58,9 @@ def small_batch() -> Batch:
     )
 
 
-def trainer() -> DecoderTrainer:
+def trainer(config: T3Config = CONFIG) -> DecoderTrainer:
     torch.manual_seed(0)
-    return DecoderTrainer(CONFIG)
+    return DecoderTrainer(config)
 
 
 def plain(module: DecoderTrainer) -> T3:
@@ -71,10 +73,12 @@ def plain(module: DecoderTrainer) -> T3:
     return t3
 
 
+@pytest.mark.parametrize("heads", [CONFIG.alignment_heads, ((0, 1),)])
 @pytest.mark.parametrize("dropped", [False, True])
-def test_the_engine_predicts_from_the_states_that_were_trained(dropped: bool) -> None:
+def test_the_engine_predicts_from_the_states_that_were_trained(dropped: bool, heads: tuple[tuple[int, int], ...]) -> None:
     batch = small_batch()
-    module = trainer()
+    # The last layer is run for the places that are asked for alone, unless one of its heads is guided.
+    module = trainer(replace(CONFIG, alignment_heads=heads))
     t3 = plain(module)
     hidden = draw_hidden(batch.tokens, CONFIG.block_size)
     with torch.no_grad():
@@ -98,16 +102,36 @@ def test_the_engine_predicts_from_the_states_that_were_trained(dropped: bool) ->
 
 def test_no_place_sees_the_answer_it_is_asked_for() -> None:
     batch = small_batch()
-    clean = 8
-    sees = visible(CONFIG, batch, clean, 2)
+    shown, noisy = visible(CONFIG, batch, clean=8)
     prefix = CONFIG.conditioning_length + 5 + 1
-    assert not sees[0, prefix - 1, prefix:].any(), "SOS predicts the first token and sees none"
-    noisy_second = prefix + clean + 4
-    assert not sees[0, noisy_second, prefix + 4 : prefix + 8].any(), "a noisy block does not see its own clean copy"
-    assert sees[0, noisy_second, prefix : prefix + 4].all()
-    assert not sees[0, noisy_second, prefix + clean + 12 :].any(), "nor the other noisy copy, which shows what it hides"
-    assert not sees[0, prefix + clean + 12 :, prefix + clean : prefix + clean + 12].any()
-    assert not sees[1, noisy_second, CONFIG.conditioning_length + 3 : CONFIG.conditioning_length + 5].any(), "text padding"
+    assert not shown[0, prefix - 1, prefix:].any(), "SOS predicts the first token and sees none"
+    assert shown[0, prefix + 3, prefix : prefix + 4].all()
+    assert not shown[0, prefix + 3, prefix + 4 :].any(), "a clean block does not see the next"
+    second = 4
+    assert not noisy[0, second, prefix + 4 : prefix + 8].any(), "a noisy block does not see its own clean copy"
+    assert noisy[0, second, prefix : prefix + 4].all()
+    padding = slice(CONFIG.conditioning_length + 3, CONFIG.conditioning_length + 5)
+    assert not noisy[1, second, padding].any()
+    assert not shown[1, prefix:, padding].any()
+
+
+def test_a_noisy_copy_does_not_see_the_other_which_shows_what_it_hides() -> None:
+    batch, module = small_batch(), trainer()
+    hidden = draw_hidden(batch.tokens, CONFIG.block_size)
+    with torch.no_grad():
+        both, _ = module.predict(batch, torch.zeros(2, dtype=torch.bool), hidden)
+        alone, _ = module.predict(batch, torch.zeros(2, dtype=torch.bool), hidden[:1])
+    assert torch.allclose(both[0], alone[0], atol=1e-5)
+
+
+def test_deep_masks_hide_whole_blocks_and_few_tokens_seldom() -> None:
+    tokens = torch.zeros(200, 32, dtype=torch.long)
+    torch.manual_seed(0)
+    hidden = draw_deep(tokens, 16, whole=0.5, least=0.5)
+    assert hidden.shape == (1, 200, 32)
+    share = hidden.view(-1, 16).float().mean(1)
+    assert 0.45 < float((share == 1).float().mean()) < 0.6
+    assert float((share < 0.2).float().mean()) < 0.02
 
 
 def test_digits_of_a_code_are_those_of_its_number() -> None:

@@ -1,0 +1,48 @@
+"""Training on from a checkpoint folder, with nothing of the run that made it: its decoder, its voices, its speech tokenizer.
+
+The folder holds tables where training has sums of digit vectors (`objective.DecoderTrainer`), so these are found again by least
+squares: exactly for the embedding, and for the head with what is left over in the plain table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cf_agents.checkpoint import Checkpoint
+from cf_agents.config import CODEC_VOCAB
+from cf_agents.voice import Voice
+from training.config import SPEAKERS
+from training.objective import DecoderTrainer
+
+
+@torch.no_grad()
+def fill(module: DecoderTrainer, checkpoint: Path) -> None:
+    """Make `module` the decoder of a checkpoint folder. What no folder holds, its phone head, stays as it is."""
+    t3 = module.t3
+    Checkpoint.open(checkpoint).fill(t3)
+    for name, value in list(t3.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        # The weights are mapped from a file that must not change; training writes.
+        setattr(t3.get_submodule(owner), last, torch.nn.Parameter(value.detach().clone()))
+    embedding, head = t3.speech_emb.weight, t3.speech_head.weight
+    module.digits_in.copy_(_sums(module.digits, embedding[:CODEC_VOCAB]))
+    module.special_in.copy_(embedding[CODEC_VOCAB:])
+    embedding.zero_()
+    module.digits_out.copy_(_sums(module.digits, head[:CODEC_VOCAB]))
+    head[:CODEC_VOCAB] -= module.digits @ module.digits_out
+
+
+def speakers(checkpoint: Path) -> NDArray[np.float32]:
+    """The speaker embeddings of the folder's own voices, those of `SPEAKERS` in their order: float32 [K, E]."""
+    folder = checkpoint / "voices"
+    return np.stack([Voice.load(folder / f"{speaker.name}.safetensors").conditioning.speaker for speaker in SPEAKERS])
+
+
+def _sums(digits: Tensor, rows: Tensor) -> Tensor:
+    """The digit vectors [24, C] of least norm whose sums come nearest to rows [6561, C]."""
+    return torch.linalg.pinv(digits.double()).matmul(rows.double()).float()
