@@ -15,15 +15,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cf_agents.config import CODEC_VOCAB, DecodeParams
 from cf_agents.engines.base import Engine, Prefix, Row
+from cf_agents.engines.paged_plan import rows_bucket
 from cf_agents.models import noise
+
+if TYPE_CHECKING:
+    from cf_agents.decode_graphs import StepGraphs
 
 ABSENT = -1
 MOST_POSITIONS = 1024
@@ -132,15 +137,20 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class StepBatch:
     """What the open blocks of one set of utterances need on the device; kept while they stay the same."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row | None, ...]
+    """The utterances' conditional rows, then the null rows of those that have one; None is padding."""
+    sizes: tuple[int, ...]
+    """Tokens of each open block."""
+    guided_at: tuple[int, ...]
+    """Utterances that have a null row."""
     tokens: Tensor
     present: Tensor
     """[N, D] bool: which positions exist."""
     guided: Tensor | None
-    """Utterances that have a null row; None where all have."""
+    """`guided_at` on the device; None where all utterances have a null row, or none has."""
     guidance: Tensor
     temperature: Tensor
     greedy: bool
@@ -162,9 +172,11 @@ class _Batch:
 class Decoder:
     """Runs utterances' decodings over one engine. Not thread-safe: the thread that owns the engine owns this."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, graphs: StepGraphs | None = None) -> None:
+        """graphs: recordings of steps over the same engine."""
         self._engine = engine
-        self._cached: tuple[object, _Batch, Tensor] | None = None
+        self._graphs = graphs
+        self._cached: tuple[object, StepBatch, Tensor] | None = None
 
     @property
     def engine(self) -> Engine:
@@ -194,6 +206,22 @@ class Decoder:
             self._engine.close(row)
         decoding.finished = True
 
+    def record(self, params: DecodeParams, most: int) -> None:
+        """Record the steps of up to `most` utterances with these knobs, so that none is recorded while somebody waits.
+
+        Takes seconds. Does nothing without graphs.
+        """
+        if self._graphs is None:
+            return
+        size = params.block_size or self._engine.config.block_size
+        guided = params.guidance > 0
+        for count in sorted({rows_bucket(n) for n in range(1, most + 1)}):
+            blank = [Decoding(params, 0, size, size, (), [self._engine.config.mask_id] * size) for _ in range(count)]
+            batch, _ = self._batch(blank)
+            rows = (None,) * (count * (1 + guided))
+            everyone = tuple(range(count)) if guided else ()
+            self._graphs.record(replace(batch, rows=rows, guided_at=everyone), self.denoise)
+
     @torch.inference_mode()
     def step(self, decodings: Sequence[Decoding]) -> list[list[int] | None]:
         """One denoising step of every utterance; for each, the codec tokens of the block this step finished, or None.
@@ -205,17 +233,22 @@ class Decoder:
         if self._cached is None or self._cached[0] != identity:
             self._cached = (identity, *self._batch(decodings))
         _, batch, step = self._cached
-        tokens, open_left = self._denoise(batch, step)
+        if self._graphs is not None:
+            tokens, open_left = self._graphs.step(batch, step, self.denoise)
+        else:
+            rows = [row for row in batch.rows if row is not None]
+            tokens, open_left = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids))
         step += 1
         # The step's one wait for the device.
         read = torch.cat([tokens, open_left.sum(dim=1, keepdim=True)], dim=1).tolist()
         batch.tokens.copy_(tokens)
         return [self._advance(decoding, row) for decoding, row in zip(decodings, read, strict=True)]
 
-    def _denoise(self, batch: _Batch, step: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Device work of a step: tokens [N, D] and where they are still masked, from steps [N] and what scores all rows."""
         count, width = batch.tokens.shape
         config = self._engine.config
-        own = self._engine.score(batch.rows, _doubled(batch)).log_softmax(dim=-1)
+        own = score_rows(_doubled(batch)).log_softmax(dim=-1)
         log_probs, null = own[:count], own[count:]
         guided = log_probs
         if null.shape[0] == count:
@@ -235,7 +268,7 @@ class Decoder:
         tokens = torch.where(opened, picked, batch.tokens)
         return tokens, (tokens == config.mask_id) & before_stop(tokens, config.stop_speech)
 
-    def _score(self, batch: _Batch, log_probs: Tensor, null: Tensor, picked: Tensor) -> Tensor:
+    def _score(self, batch: StepBatch, log_probs: Tensor, null: Tensor, picked: Tensor) -> Tensor:
         def calibrated(values: Tensor, rows: Tensor | slice) -> Tensor:
             prior = batch.prior[rows]
             if batch.marginal is not None:
@@ -272,7 +305,7 @@ class Decoder:
         size = min(decoding.block_size, decoding.budget - decoding.block * decoding.block_size)
         decoding.open_tokens = [self._engine.config.mask_id] * size
 
-    def _batch(self, decodings: Sequence[Decoding]) -> tuple[_Batch, Tensor]:
+    def _batch(self, decodings: Sequence[Decoding]) -> tuple[StepBatch, Tensor]:
         params = [decoding.params for decoding in decodings]
         guided = [n for n, decoding in enumerate(decodings) if len(decoding.rows) > 1]
         width = max(len(decoding.open_tokens) for decoding in decodings)
@@ -293,10 +326,12 @@ class Decoder:
 
         open_tokens = torch.tensor(tokens, device=device)
         marginal = torch.tensor([each.prior == "marginal" for each in params], device=device)
-        batch = _Batch(
-            rows=(*(decoding.rows[0] for decoding in decodings), *(decodings[n].rows[1] for n in guided)),
+        batch = StepBatch(
+            rows=(*(row for decoding in decodings for row in decoding.rows[:1]), *(decodings[n].rows[1] for n in guided)),
             tokens=open_tokens,
             present=open_tokens != ABSENT,
+            sizes=tuple(len(decoding.open_tokens) for decoding in decodings),
+            guided_at=tuple(guided),
             guided=None if len(guided) == len(decodings) else torch.tensor(guided, dtype=torch.long, device=device),
             guidance=floats([each.guidance for each in params]),
             temperature=floats([each.temperature for each in params]),
@@ -312,7 +347,7 @@ class Decoder:
         return batch, torch.tensor([decoding.step for decoding in decodings], device=device)
 
 
-def _doubled(batch: _Batch) -> Tensor:
+def _doubled(batch: StepBatch) -> Tensor:
     if len(batch.rows) == batch.tokens.shape[0]:
         return batch.tokens
     return torch.cat([batch.tokens, batch.tokens if batch.guided is None else batch.tokens[batch.guided]])

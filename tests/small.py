@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Conditioning, Prefix
 from cf_agents.engines.dense import DenseEngine
+from cf_agents.engines.flashinfer_attention import FlashInferAttention, FlashInferPlan
 from cf_agents.engines.paged import MOST_BLOCK, PagedEngine
 from cf_agents.engines.paged_attention import Gathered, TorchAttention
 from cf_agents.models.layout import released_layout, without_storage
 from cf_agents.models.t3 import T3
 from cf_agents.synthetic import draw
 from tests.drawn import load_drawn
+from tests.engines import fake_flashinfer
 
 if TYPE_CHECKING:
     from cf_agents.engines.metal import MetalEngine
@@ -55,6 +58,17 @@ def small_paged_engine(
     t3 = small_t3(dtype)
     attention = TorchAttention(t3, max_length + MOST_BLOCK)
     return PagedEngine(t3, attention, max_rows=max_rows, max_length=max_length, pages=pages, pad_held=pad_held)
+
+
+def small_flashinfer_engine(
+    max_rows: int = 8, max_length: int = 512, dtype: torch.dtype = torch.float32
+) -> PagedEngine[FlashInferPlan]:
+    """FlashInfer's kernels are played by torch: what is held is what they are given."""
+    t3 = small_t3(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "flashinfer", fake_flashinfer)
+        attention = FlashInferAttention(t3, max_length + MOST_BLOCK)
+    return PagedEngine(t3, attention, max_rows=max_rows, max_length=max_length, pad_held=True)
 
 
 def small_mlx_t3(dtype: torch.dtype = torch.float32, quantise: int | None = None) -> MetalT3:

@@ -105,7 +105,7 @@ def test_logits_decisions_and_tokens_are_the_published_packages(name: str, monke
     assert engine.worst < 1e-4
     if "prior" in golden:
         # relative: one digit of float32 at the likeliest id is more than all of the rest
-        assert float((engine.prior(setting["block"]) / torch.from_numpy(golden["prior"]) - 1).abs().max()) < 1e-5
+        assert float((engine.prior(setting["block"]) / torch.from_numpy(golden["prior"]) - 1).abs().max()) < 1e-4
 
 
 def run(decoder: Decoder, jobs: Sequence[tuple[Prefix, DecodeParams, int]], starts: Sequence[int]) -> list[list[int]]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from cf_agents.config import T3Config
 from cf_agents.engines.base import Prefix, Row
 from cf_agents.engines.paged_attention import A, Attention, Cache
-from cf_agents.engines.paged_plan import PagedPlan, RowTable, Shape, score_plan
+from cf_agents.engines.paged_plan import PagedPlan, RowTable, Shape, bucketed, own_shape, score_plan
 from cf_agents.engines.pages import ZERO_PAGE, PagePool
 from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix
 from cf_agents.errors import EngineFull
@@ -72,7 +72,7 @@ class _Template:
     """[C] the last state, where nothing comes between this prefix and speech."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Prepared(Generic[A]):
     """A plan on the device."""
 
@@ -181,20 +181,23 @@ class PagedEngine(Generic[A]):
 
     # A score in its parts, for whoever captures the middle one
 
-    def prepare(self, rows: Sequence[Row | None], sizes: Sequence[int], width: int) -> Prepared[A]:
+    def prepare(self, rows: Sequence[Row | None], sizes: Sequence[int], width: int, shape: Shape | None = None) -> Prepared[A]:
         """Host work: lay out a `score` of open blocks of `sizes` tokens, padded to `width`. None is padding, of any size.
 
-        What comes out is good until the next call, which may fill the same memory: one graph holds the `forward` of all that
-        are equal in `shape` and `key`.
+        shape: to lay it out in, the batch's own or larger, where the engine is not to choose it. What comes out is good until
+        the next call, which may fill the same memory: one graph holds the `forward` of all that are equal in `shape` and `key`.
         """
         slots = np.array([self._table.scratch if row is None else row.slot for row in _paged(rows)], np.int64)
         counts = np.array(sizes, np.int64)
         lengths = np.stack([counts, self._table.cached[slots], self._table.held_count[slots]])
         # The rows themselves, not their slots: another row in a slot has other pages.
-        batch = (width, tuple(rows), lengths.tobytes())
+        batch = (width, tuple(rows), lengths.tobytes(), shape)
         if self._last is not None and self._last[0] == batch:
             return self._last[1]
-        plan = score_plan(self._table, slots, counts, width, pad_held=self._pad_held)
+        if shape is None:
+            own = own_shape(self._table, slots, width)
+            shape = bucketed(own) if self._pad_held else own
+        plan = score_plan(self._table, slots, counts, shape)
         key = self._attention.key(plan)
         kept = self._prepared.get((plan.shape, key))
         self._last = None

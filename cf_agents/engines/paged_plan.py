@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cf_agents.engines.pages import SCRATCH_PAGE
 
 Ints = NDArray[np.int64]
+Int32s = NDArray[np.int32]
 
 
 class Shape(NamedTuple):
@@ -117,20 +118,32 @@ def rows_bucket(rows: int) -> int:
     return whole if rows <= 8 else -(-rows // (whole // 8)) * (whole // 8)
 
 
-def held_bucket(held: int, rows: int) -> int:
-    """The padded number of held blocks among `rows`: none, a quarter, or all."""
-    return 0 if held == 0 else quarter if held <= (quarter := -(-rows // 4)) else rows
+def held_buckets(rows: int) -> tuple[int, ...]:
+    """The numbers of held blocks that are laid out among `rows`: none, a quarter, all."""
+    return (0, -(-rows // 4), rows)
 
 
-def score_plan(table: RowTable, slots: Ints, sizes: Ints, width: int, *, pad_held: bool = False) -> PagedPlan:
-    """Lay out the blocks that `slots` [N] hold back, where they do, and `width` open places each, `sizes` [N] of them real.
+def own_shape(table: RowTable, slots: Ints, width: int) -> Shape:
+    """The shape of a score of `slots` [N] as they are."""
+    carried = table.held_count[slots]
+    return Shape(len(slots), int((carried > 0).sum()), width, int(carried.max(initial=0)))
 
-    pad_held: lay out more held blocks than there are, so that N rows have three shapes.
+
+def bucketed(shape: Shape) -> Shape:
+    """`shape` with more held blocks than there are, so that N rows have three shapes."""
+    return shape._replace(held=next(held for held in held_buckets(shape.rows) if held >= shape.held))
+
+
+def score_plan(table: RowTable, slots: Ints, sizes: Ints, shape: Shape) -> PagedPlan:
+    """Lay out the blocks that `slots` [N] hold back, where they do, and open blocks of `sizes` [N] tokens behind them.
+
+    shape: `own_shape` or larger.
     """
     carried = table.held_count[slots]
     (who,) = np.nonzero(carried)
-    held = held_bucket(len(who), len(slots)) if pad_held else len(who)
-    shape = Shape(len(slots), held, width, int(carried.max(initial=0)))
+    assert shape.rows == len(slots)
+    assert shape.held >= len(who)
+    assert shape.held_width >= carried.max(initial=0)
     scratch = table.scratch
     held_rows = np.concatenate([slots[who], np.full(shape.held - len(who), scratch, np.int64)])
     held_sizes = table.held_count[held_rows]
@@ -163,6 +176,24 @@ def score_plan(table: RowTable, slots: Ints, sizes: Ints, width: int, *, pad_hel
         clean_at=clean_at,
         clean_slots=held_rows,
     )
+
+
+def page_lists(table: RowTable, slots: Ints, lengths: Ints, widths: Ints) -> tuple[Int32s, Int32s, Int32s, Int32s]:
+    """Requests [R] of `widths` queries that see `lengths` places, as kernels read them, int32.
+
+    Where each request's queries begin [R + 1], where its pages begin [R + 1], the pages of all end to end, and how many places
+    of its last page it sees [R].
+    """
+    counts = -(-lengths // table.page_size)
+    known = np.arange(table.pages.shape[1]) < counts[:, None]
+    arrays = (
+        np.concatenate([[0], np.cumsum(widths)]),
+        np.concatenate([[0], np.cumsum(counts)]),
+        table.pages[slots][known],
+        lengths - (counts - 1) * table.page_size,
+    )
+    begins, page_begins, pages, last = (each.astype(np.int32) for each in arrays)
+    return begins, page_begins, pages, last
 
 
 def _scratch_place(table: RowTable) -> int:

@@ -13,10 +13,15 @@ from torch.nn import functional as F
 from cf_agents.engines.base import Engine, Prefix, Row
 from cf_agents.errors import EngineFull, TextError
 from cf_agents.models.t3 import T3, rotary_table
-from tests.small import SMALL, prefix, small_engine, small_mlx_engine, small_paged_engine, small_t3
+from tests.small import SMALL, prefix, small_engine, small_flashinfer_engine, small_mlx_engine, small_paged_engine, small_t3
 
 MakeEngine = Callable[..., Engine]
-BACKENDS: dict[str, MakeEngine] = {"dense": small_engine, "paged": small_paged_engine, "mlx": small_mlx_engine}
+BACKENDS: dict[str, MakeEngine] = {
+    "dense": small_engine,
+    "paged": small_paged_engine,
+    "flashinfer": small_flashinfer_engine,
+    "mlx": small_mlx_engine,
+}
 MASK = SMALL.mask_id
 
 

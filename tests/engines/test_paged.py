@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cf_agents.engines.base import Row
 from cf_agents.engines.paged import PAGE_SIZE, PagedEngine, PagedRow
 from cf_agents.engines.paged_attention import Gathered
-from cf_agents.engines.paged_plan import RowTable, Shape, held_bucket, rows_bucket, score_plan
+from cf_agents.engines.paged_plan import RowTable, Shape, bucketed, own_shape, rows_bucket, score_plan
 from cf_agents.engines.pages import SCRATCH_PAGE, ZERO_PAGE, PagePool
 from cf_agents.errors import EngineFull
 from tests.engines.test_engine import block, half_open, whole
@@ -137,7 +137,7 @@ def test_buckets_hold_their_batch_and_are_few() -> None:
     for rows in range(1, 513):
         assert rows <= rows_bucket(rows) <= max(8, 1.25 * rows)
         for held in range(rows + 1):
-            assert held <= held_bucket(held, rows) <= rows
+            assert held <= bucketed(Shape(rows, held, 16, 16)).held <= rows
     assert len({rows_bucket(rows) for rows in range(1, 513)}) <= 32
 
 
@@ -154,7 +154,7 @@ def test_a_plan_writes_where_its_rows_are_and_nowhere_else(data: st.DataObject) 
         table.held_count[slot] = count
         table.held[slot, :count] = np.arange(count) + 100 * slot
     sizes = data.draw(st.lists(st.integers(0, 16), min_size=rows, max_size=rows))
-    plan = score_plan(table, np.array(slots), np.array(sizes), 16)
+    plan = score_plan(table, np.array(slots), np.array(sizes), own_shape(table, np.array(slots), 16))
 
     def place(slot: int, position: int) -> int:
         return int(table.pages[slot, position // 8]) * 8 + position % 8
