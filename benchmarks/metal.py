@@ -109,7 +109,7 @@ def logits(engine: Engine, prefixes: int) -> Tensor:
     found = []
     for seed in range(prefixes):
         rows = engine.open([prefix(seed), prefix(seed).null()])
-        found.append(engine.score(rows, half_open(engine.config, seed)).flatten(0, 1).clone())
+        found.append(engine.score(rows, half_open(engine.config, seed)).logits.flatten(0, 1).clone())
         for row in rows:
             engine.close(row)
     return torch.cat(found)

@@ -17,13 +17,14 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cf_agents.config import CODEC_VOCAB, DecodeParams
-from cf_agents.engines.base import Engine, Prefix, Row
+from cf_agents.decoded import Decoded
+from cf_agents.engines.base import Engine, Prefix, Row, Scored
 from cf_agents.engines.paged_plan import rows_bucket
 from cf_agents.models import noise
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 ABSENT = -1
 MOST_POSITIONS = 1024
 _FLOOR = math.log(1e-8)
+_PLACE_UNITS = 256
+"""Text places are read with the tokens, as whole numbers of 1 / 256."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -169,6 +172,17 @@ class StepBatch:
     """[N] int64: where each utterance's random numbers start, by seed and block."""
 
 
+class Denoised(NamedTuple):
+    """What a step makes of the open blocks."""
+
+    tokens: Tensor
+    """[N, D]"""
+    masked: Tensor
+    """[N, D] bool: which are still to be opened."""
+    places: Tensor | None
+    """[N, D]: see `Scored.places`."""
+
+
 class Decoder:
     """Runs utterances' decodings over one engine. Not thread-safe: the thread that owns the engine owns this."""
 
@@ -223,8 +237,8 @@ class Decoder:
             self._graphs.record(replace(batch, rows=rows, guided_at=everyone), self.denoise)
 
     @torch.inference_mode()
-    def step(self, decodings: Sequence[Decoding]) -> list[list[int] | None]:
-        """One denoising step of every utterance; for each, the codec tokens of the block this step finished, or None.
+    def step(self, decodings: Sequence[Decoding]) -> list[Decoded | None]:
+        """One denoising step of every utterance; for each, the block this step finished, or None.
 
         A finished block may be empty: its first token was the stop. `Decoding.finished` is then set.
         """
@@ -234,21 +248,25 @@ class Decoder:
             self._cached = (identity, *self._batch(decodings))
         _, batch, step = self._cached
         if self._graphs is not None:
-            tokens, open_left = self._graphs.step(batch, step, self.denoise)
+            made = self._graphs.step(batch, step, self.denoise)
         else:
             rows = [row for row in batch.rows if row is not None]
-            tokens, open_left = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids))
+            made = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids))
         step += 1
+        parts = [made.tokens, made.masked.sum(dim=1, keepdim=True)]
+        if made.places is not None:
+            parts.append((made.places * _PLACE_UNITS).round().long())
         # The step's one wait for the device.
-        read = torch.cat([tokens, open_left.sum(dim=1, keepdim=True)], dim=1).tolist()
-        batch.tokens.copy_(tokens)
-        return [self._advance(decoding, row) for decoding, row in zip(decodings, read, strict=True)]
+        read = torch.cat(parts, dim=1).tolist()
+        batch.tokens.copy_(made.tokens)
+        return [self._advance(decoding, row, made.tokens.shape[1]) for decoding, row in zip(decodings, read, strict=True)]
 
-    def denoise(self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Device work of a step: tokens [N, D] and where they are still masked, from steps [N] and what scores all rows."""
+    def denoise(self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Scored]) -> Denoised:
+        """Device work of a step, from steps [N] and what scores all rows."""
         count, width = batch.tokens.shape
         config = self._engine.config
-        own = score_rows(_doubled(batch)).log_softmax(dim=-1)
+        scored = score_rows(_doubled(batch))
+        own = scored.logits.log_softmax(dim=-1)
         log_probs, null = own[:count], own[count:]
         guided = log_probs
         if null.shape[0] == count:
@@ -266,7 +284,8 @@ class Decoder:
         )
         opened = torch.where((step >= batch.last)[:, None], masked, best(score, masked, wanted))
         tokens = torch.where(opened, picked, batch.tokens)
-        return tokens, (tokens == config.mask_id) & before_stop(tokens, config.stop_speech)
+        masked = (tokens == config.mask_id) & before_stop(tokens, config.stop_speech)
+        return Denoised(tokens, masked, None if scored.places is None else scored.places[:count])
 
     def _score(self, batch: StepBatch, log_probs: Tensor, null: Tensor, picked: Tensor) -> Tensor:
         def calibrated(values: Tensor, rows: Tensor | slice) -> Tensor:
@@ -282,11 +301,12 @@ class Decoder:
         combined = combine(score[some], calibrated(null, some), batch.guidance[some])
         return combined if batch.guided is None else score.index_copy(0, batch.guided, combined)
 
-    def _advance(self, decoding: Decoding, read: list[int]) -> list[int] | None:
+    def _advance(self, decoding: Decoding, read: list[int], width: int) -> Decoded | None:
+        """read: the tokens of a row, how many are still to be opened, and, if there are any, its places."""
         decoding.open_tokens = read[: len(decoding.open_tokens)]
         decoding.step += 1
         decoding.steps += 1
-        if read[-1]:
+        if read[width]:
             return None
         block = decoding.open_tokens
         stop = self._engine.config.stop_speech
@@ -299,7 +319,9 @@ class Decoder:
         else:
             self._engine.commit(decoding.rows, [block] * len(decoding.rows))
             self._next_block(decoding)
-        return [token for token in heard if token < CODEC_VOCAB]
+        kept = [n for n, token in enumerate(heard) if token < CODEC_VOCAB]
+        places = [read[width + 1 + n] / _PLACE_UNITS for n in kept] if len(read) > width + 1 else None
+        return Decoded([heard[n] for n in kept], places)
 
     def _next_block(self, decoding: Decoding) -> None:
         size = min(decoding.block_size, decoding.budget - decoding.block * decoding.block_size)

@@ -17,12 +17,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cf_agents.decode import ABSENT, StepBatch
-from cf_agents.engines.base import Row
+from cf_agents.decode import ABSENT, Denoised, StepBatch
+from cf_agents.engines.base import Row, Scored
 from cf_agents.engines.graphs import Capture, Graphs
 from cf_agents.engines.paged_plan import Shape, held_buckets, rows_bucket
 
-Denoise = Callable[[StepBatch, Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
+Denoise = Callable[[StepBatch, Tensor, Callable[[Tensor], Scored]], Denoised]
 """`Decoder.denoise`."""
 
 _TENSORS = ("tokens", "present", "guidance", "temperature", "noise", "prior", "scheduled", "quantiles", "last", "keys")
@@ -41,7 +41,7 @@ class PlannedEngine(Protocol):
     """The part of `PagedEngine` that is needed: a score in three parts of which the middle one is device work alone."""
 
     def prepare(self, rows: Sequence[Row | None], sizes: Sequence[int], width: int, shape: Shape | None = None) -> Planned: ...
-    def forward(self, prepared: Planned, tokens: Tensor) -> Tensor: ...
+    def forward(self, prepared: Planned, tokens: Tensor) -> Scored: ...
     def settle(self, rows: Sequence[Row | None]) -> None: ...
 
 
@@ -50,7 +50,7 @@ class StepGraphs:
 
     def __init__(self, engine: PlannedEngine, capture: Capture) -> None:
         self._engine = engine
-        self._graphs: Graphs[tuple[Tensor, Tensor]] = Graphs(capture)
+        self._graphs: Graphs[Denoised] = Graphs(capture)
         self._fixed: dict[Hashable, tuple[StepBatch, Tensor]] = {}
         self._filled: dict[Hashable, StepBatch] = {}
 
@@ -60,14 +60,14 @@ class StepGraphs:
         return len(self._graphs)
 
     @torch.inference_mode()
-    def step(self, batch: StepBatch, step: Tensor, denoise: Denoise) -> tuple[Tensor, Tensor]:
+    def step(self, batch: StepBatch, step: Tensor, denoise: Denoise) -> Denoised:
         """`denoise(batch, step, ...)`, replayed. What it returns is overwritten by the next step."""
         count = batch.tokens.shape[0]
         key, fixed, fixed_step = self._fill(batch, step)
         prepared = self._engine.prepare(fixed.rows, _sizes(batch, fixed), batch.tokens.shape[1])
-        tokens, masked = self._run(key, fixed, fixed_step, prepared, denoise)
+        tokens, masked, places = self._run(key, fixed, fixed_step, prepared, denoise)
         self._engine.settle(fixed.rows)
-        return tokens[:count], masked[:count]
+        return Denoised(tokens[:count], masked[:count], None if places is None else places[:count])
 
     @torch.inference_mode()
     def record(self, batch: StepBatch, denoise: Denoise) -> None:
@@ -80,8 +80,8 @@ class StepGraphs:
             prepared = self._engine.prepare(rows, [0] * len(rows), width, shape)
             self._run(key, fixed, fixed_step, prepared, denoise)
 
-    def _run(self, key: Hashable, fixed: StepBatch, step: Tensor, prepared: Planned, denoise: Denoise) -> tuple[Tensor, Tensor]:
-        def work() -> tuple[Tensor, Tensor]:
+    def _run(self, key: Hashable, fixed: StepBatch, step: Tensor, prepared: Planned, denoise: Denoise) -> Denoised:
+        def work() -> Denoised:
             return denoise(fixed, step, lambda tokens: self._engine.forward(prepared, tokens))
 
         # What was prepared is part of the key: a recording reads its memory.

@@ -38,7 +38,7 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
     vocoder = Vocoder(flow, hift)
     scheduler = Scheduler(Decoder(engine), vocoder, vocoder.sample_rate)
-    return ThreadLink(scheduler, tokenizer.encode, vocoder.sample_rate)
+    return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate)
 
 
 def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cf_agents.audio import to_s16le
+from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Prefix
 from cf_agents.errors import CfAgentsError, EngineFull, StreamClosed, SynthesisFailed
 from cf_agents.links.base import Audio, Block, Closed, Event, Failed
@@ -173,7 +174,7 @@ class Scheduler(Generic[D, V, S]):
     def _open(self, speech: Speech[D, S]) -> None:
         utterance = speech.waiting[0]
         try:
-            prefix = Prefix(speech.voice.conditioning, utterance.text_ids)
+            prefix = Prefix(speech.voice.conditioning, utterance.text.ids)
             utterance.decoding = self._decoder.open(prefix, utterance.params, utterance.seed)
         except EngineFull as error:
             if self._live:
@@ -202,10 +203,10 @@ class Scheduler(Generic[D, V, S]):
                 utterance.block_began_s, utterance.block_steps = now, 0
             utterance.block_steps += 1
         done: list[Utterance[D, S]] = []
-        for utterance, tokens in self._isolated("A denoising step", due, self._decode):
-            if tokens is not None:
+        for utterance, block in self._isolated("A denoising step", due, self._decode):
+            if block is not None:
                 assert utterance.decoding is not None
-                utterance.block_tokens, utterance.ended = tokens, utterance.decoding.finished
+                utterance.block, utterance.ended = block, utterance.decoding.finished
                 done.append(utterance)
         decoded_s = self._clock()
         for utterance in done:
@@ -214,12 +215,12 @@ class Scheduler(Generic[D, V, S]):
         for utterance, pcm in self._isolated("The vocoder", done, self._vocode):
             self._hand_over(utterance, pcm, decoded_s)
 
-    def _decode(self, due: Sequence[Utterance[D, S]]) -> Sequence[list[int] | None]:
+    def _decode(self, due: Sequence[Utterance[D, S]]) -> Sequence[Decoded | None]:
         return self._decoder.step([u.decoding for u in due if u.decoding is not None])
 
     def _vocode(self, done: Sequence[Utterance[D, S]]) -> Sequence[NDArray[np.float32]]:
         states = [u.state for u in done if u.state is not None]
-        return self._vocoder.step(states, [u.block_tokens for u in done], [u.ended for u in done])
+        return self._vocoder.step(states, [u.block.tokens for u in done], [u.ended for u in done])
 
     def _hand_over(self, utterance: Utterance[D, S], pcm: NDArray[np.float32], decoded_s: float) -> None:
         speech, now = utterance.speech, self._clock()
@@ -229,13 +230,15 @@ class Scheduler(Generic[D, V, S]):
             self._fail(speech, error)
             return
         assert utterance.block_began_s is not None
-        block = Block(len(utterance.block_tokens), utterance.block_steps, utterance.block_began_s, decoded_s, now)
+        made = utterance.block
+        block = Block(len(made.tokens), utterance.block_steps, utterance.block_began_s, decoded_s, now)
         utterance.block_began_s = None
         if len(pcm):
             speech.playback.add(len(pcm) / self._sample_rate, now)
         if utterance.ended:
             utterance.status, utterance.state, speech.current = Status.DONE, None, None
-        speech.deliver(Audio(utterance.index, sound, utterance.ended, block))
+        places = None if made.places is None else utterance.text.characters(made.places)
+        speech.deliver(Audio(utterance.index, sound, utterance.ended, block, places))
 
     def _isolated(
         self, what: str, batch: list[Utterance[D, S]], call: Callable[[Sequence[Utterance[D, S]]], Sequence[R]]

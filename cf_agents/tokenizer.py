@@ -5,12 +5,15 @@ Knows nothing of how text should be written (see `text/`): it takes spoken form,
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from cf_agents.config import T3Config
 from cf_agents.errors import CheckpointDamaged, CheckpointMismatch, CheckpointNotFound
+from cf_agents.text_ids import TextIds
 
 START = "[START]"
 STOP = "[STOP]"
@@ -57,4 +60,12 @@ class TextTokenizer:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of `text` between the start and the stop id, as the decoder's prefix has them."""
-        return (self._start, *self._tokenizer.encode(text.replace(" ", SPACE)).ids, self._stop)
+        return self.read(text).ids
+
+    def read(self, text: str) -> TextIds:
+        """`encode`, and where in `text` each id begins."""
+        found = self._tokenizer.encode(text.replace(" ", SPACE))
+        widths = (len(SPACE) if character == " " else 1 for character in text)
+        edges = list(itertools.accumulate(widths, initial=0))
+        starts = [bisect.bisect_right(edges, start) - 1 for start, _ in found.offsets]
+        return TextIds(text, (self._start, *found.ids, self._stop), (0, *starts, len(text)))

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cf_agents.config import DecodeParams
+from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Prefix
 from cf_agents.links.base import Event
 from cf_agents.playback import Playback
+from cf_agents.text_ids import TextIds
 
 if TYPE_CHECKING:
     from cf_agents.voice import Voice
@@ -44,8 +46,8 @@ class SpeechDecoder(Protocol[D]):
         """Attend to a prefix. Raises `EngineFull` or `TextError`."""
         ...
 
-    def step(self, decodings: Sequence[D]) -> list[list[int] | None]:
-        """One denoising step of each; the codec tokens of a block it finished, or None."""
+    def step(self, decodings: Sequence[D]) -> list[Decoded | None]:
+        """One denoising step of each; the block it finished, or None."""
         ...
 
     def close(self, decoding: D) -> None:
@@ -85,7 +87,7 @@ class Utterance(Generic[D, S]):
 
     speech: Speech[D, S]
     index: int
-    text_ids: tuple[int, ...]
+    text: TextIds
     params: DecodeParams
     seed: int
     submitted_s: float
@@ -95,8 +97,8 @@ class Utterance(Generic[D, S]):
     block_began_s: float | None = None
     """None between blocks."""
     block_steps: int = 0
-    block_tokens: list[int] = field(default_factory=list)
-    """The block that was decoded last."""
+    block: Decoded = field(default_factory=lambda: Decoded([]))
+    """The one that was decoded last."""
     ended: bool = False
     """That block is the last one."""
 

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cf_agents.config import DecodeParams
+from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Conditioning, Prefix
 from cf_agents.errors import EngineFull
+from cf_agents.text_ids import TextIds
 from cf_agents.voice import Voice
 
 SAMPLES_PER_TOKEN = 960
@@ -42,9 +44,10 @@ def fake_voice(name: str = "fake") -> Voice:
 
 @dataclass(eq=False)
 class FakeDecoding:
-    """tokens: all it will ever say."""
+    """tokens: all it will ever say; places: where in the text ids."""
 
     tokens: list[int]
+    places: list[float] | None
     steps: int
     block_size: int
     seed: int
@@ -59,7 +62,8 @@ class FakeDecoder:
     """Says 3 tokens for each text id, in blocks of `block_size`, each after `params.steps` steps.
 
     pool: decoder rows; an utterance takes two with guidance. step_s: time that a step burns. on_step: called with the seeds of
-    each batch before it is stepped; what it raises is the step's error. batches: the seeds of every batch.
+    each batch before it is stepped; what it raises is the step's error. batches: the seeds of every batch. places: where in so
+    many text ids so many tokens are spoken, if it is to tell.
     """
 
     def __init__(self, pool: int = 8, block_size: int = 4, step_s: float = 0.0) -> None:
@@ -68,6 +72,7 @@ class FakeDecoder:
         self.step_s = step_s
         self.on_open: Callable[[Prefix, int], None] = lambda prefix, seed: None
         self.on_step: Callable[[list[int]], None] = lambda seeds: None
+        self.places: Callable[[int, int], list[float]] | None = None
         self.batches: list[list[int]] = []
         self.opened: list[int] = []
 
@@ -79,9 +84,10 @@ class FakeDecoder:
         self.rows_free -= rows
         self.opened.append(seed)
         tokens = fake_tokens(seed, 3 * len(prefix.text_ids))
-        return FakeDecoding(tokens, params.steps, self.block_size, seed, rows)
+        places = self.places(len(prefix.text_ids), len(tokens)) if self.places else None
+        return FakeDecoding(tokens, places, params.steps, self.block_size, seed, rows)
 
-    def step(self, decodings: Sequence[FakeDecoding]) -> list[list[int] | None]:
+    def step(self, decodings: Sequence[FakeDecoding]) -> list[Decoded | None]:
         assert not any(decoding.closed or decoding.finished for decoding in decodings)
         seeds = [decoding.seed for decoding in decodings]
         self.on_step(seeds)
@@ -97,13 +103,14 @@ class FakeDecoder:
             decoding.closed = True
             self.rows_free += decoding.rows
 
-    def _advance(self, decoding: FakeDecoding) -> list[int] | None:
+    def _advance(self, decoding: FakeDecoding) -> Decoded | None:
         decoding.step += 1
         if decoding.step < decoding.steps:
             return None
         decoding.step = 0
-        block = decoding.tokens[decoding.said : decoding.said + decoding.block_size]
-        decoding.said += len(block)
+        span = slice(decoding.said, decoding.said + decoding.block_size)
+        block = Decoded(decoding.tokens[span], None if decoding.places is None else decoding.places[span])
+        decoding.said += len(block.tokens)
         decoding.finished = decoding.said == len(decoding.tokens)
         return block
 
@@ -151,6 +158,12 @@ class FakeVocoder:
         state.held = ready - count
         state.ended = last
         return sound
+
+
+def fake_ids(text: str) -> TextIds:
+    """4 characters make an id; no start, no stop."""
+    count = max(1, len(text) // 4)
+    return TextIds(text, tuple(range(count)), tuple(range(0, 4 * count, 4)))
 
 
 def fake_tokens(seed: int, count: int) -> list[int]:

@@ -12,9 +12,9 @@ import torch
 from cf_agents import decode
 from cf_agents.config import DecodeParams, T3Config
 from cf_agents.decode import Decoder, Decoding, schedule
-from cf_agents.engines.base import Conditioning, Engine, Prefix, Row
+from cf_agents.engines.base import Conditioning, Engine, Prefix, Row, Scored
 from cf_agents.errors import EngineFull
-from tests.small import prefix, small_engine
+from tests.small import ALIGNED, prefix, small_engine
 
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "t3.npz")
 SETTINGS = json.loads(str(GOLDEN["settings"]))
@@ -48,16 +48,16 @@ class CheckedEngine:
     def prior(self, block_size: int) -> torch.Tensor:
         return self.inner.prior(block_size)
 
-    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
+    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
         before = GOLDEN[f"{self.name}/before"][self.step].astype(np.int64)
         assert tokens[0].tolist() == before[before >= 0].tolist()
-        logits = self.inner.score(rows, tokens)
+        logits = self.inner.score(rows, tokens).logits
         for row, key in zip(logits, ("logits_c", "logits_u"), strict=False):
             found = torch.cat([row[:, :: int(GOLDEN["stride"])], row.logsumexp(-1, keepdim=True)], -1)
             wanted = torch.from_numpy(GOLDEN[f"{self.name}/{key}"][self.step][: found.shape[0]])
             self.worst = max(self.worst, float((found - wanted).abs().max()))
         self.step += 1
-        return logits
+        return Scored(logits)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -119,7 +119,7 @@ def run(decoder: Decoder, jobs: Sequence[tuple[Prefix, DecodeParams, int]], star
                 live[n] = decoder.open(*jobs[n])
         running = [n for n, decoding in live.items() if not decoding.finished]
         for n, block in zip(running, decoder.step([live[n] for n in running]), strict=True):
-            heard[n] += block or []
+            heard[n] += block.tokens if block else []
             if live[n].finished:
                 decoder.close(live[n])
         clock += 1
@@ -162,7 +162,7 @@ def test_a_decoding_is_not_mistaken_for_one_that_is_gone() -> None:
         decoding = decoder.open(text, params, seed)
         block = decoder.step([decoding])[0] if seed % 2 == 0 else None
         decoder.close(decoding)
-        return block
+        return None if block is None else block.tokens
 
     decoder = Decoder(engine)
     blocks = [first_block(decoder, seed) for seed in range(8)]
@@ -176,11 +176,11 @@ def test_positions_before_a_stop_are_finished_and_what_follows_is_dropped() -> N
     class Stops(CheckedEngine):
         """Wants the stop token at place 5 of the second block, above everything, from its first step."""
 
-        def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
-            logits = self.inner.score(rows, tokens)
+        def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
+            logits = self.inner.score(rows, tokens).logits
             if rows[0].length > first_length + 15:
                 logits[:, 5, stop] = 60.0
-            return logits
+            return Scored(logits)
 
     decoder = Decoder(Stops(engine, ""))
     decoding = decoder.open(prefix(20), DecodeParams(max_tokens=64), seed=3)
@@ -191,11 +191,43 @@ def test_positions_before_a_stop_are_finished_and_what_follows_is_dropped() -> N
         (block,) = decoder.step([decoding])
         opened.append(list(decoding.open_tokens))
         if block is not None:
-            blocks.append(block)
+            blocks.append(block.tokens)
     assert [len(block) for block in blocks] == [16, 5]
     assert mask not in opened[-1][:6]
     assert mask in opened[-1][6:], "what lies behind the stop is not worth a step"
     assert decoding.steps < 20
+
+
+def test_a_block_comes_with_the_places_that_its_last_step_saw() -> None:
+    class Watched(CheckedEngine):
+        """Remembers the places of its first row; wants something that is no codec token at 3, and the stop at 9 of block 2."""
+
+        def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
+            logits, places = self.inner.score(rows, tokens)
+            logits[::2, 3, stop + 1] = 60.0
+            if rows[0].length > first_length + 15:
+                logits[::2, 9, stop] = 60.0
+            assert places is not None
+            seen.append(places[0].tolist())
+            return Scored(logits, places)
+
+    seen: list[list[float]] = []
+    engine = Watched(small_engine(config=ALIGNED), "")
+    stop = engine.config.stop_speech
+    decoder = Decoder(engine)
+    other = decoder.open(prefix(30, 2), DecodeParams(max_tokens=100, steps=50), seed=4)
+    decoding = decoder.open(prefix(20), DecodeParams(max_tokens=64), seed=3)
+    first_length = decoding.rows[0].length
+    blocks = 0
+    while not decoding.finished:
+        block, _ = decoder.step([decoding, other])
+        if block is not None:
+            assert block.places is not None
+            heard = [0, 1, 2, *range(4, 9 if blocks else 16)]
+            assert len(block.tokens) == len(heard)
+            assert block.places == pytest.approx([seen[-1][n] for n in heard], abs=0.003)
+            blocks += 1
+    assert blocks == 2
 
 
 def test_a_full_pool_refuses_and_is_as_it_was() -> None:

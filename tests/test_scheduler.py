@@ -17,7 +17,7 @@ from cf_agents.links.base import Audio, Closed, Event, Failed
 from cf_agents.scheduler import Scheduler
 from cf_agents.utterance import Speech, Status, Utterance
 from cf_agents.voice import Voice
-from tests.fakes import SAMPLE_RATE, SAMPLES_PER_TOKEN, FakeClock, FakeDecoder, FakeVocoder, fake_sound, fake_voice
+from tests.fakes import SAMPLE_RATE, SAMPLES_PER_TOKEN, FakeClock, FakeDecoder, FakeVocoder, fake_ids, fake_sound, fake_voice
 
 PARAMS = DecodeParams(steps=2)
 ALONE = DecodeParams(steps=2, guidance=0.0)
@@ -72,7 +72,7 @@ class Bench:
         return self.scheduler.open(voice or fake_voice(), lead_s, listener), listener
 
     def say(self, speech: Speech, seed: int, ids: int = 2, index: int = 0, params: DecodeParams = PARAMS) -> Utterance:
-        utterance = Utterance(speech, index, tuple(range(ids)), params, seed, self.clock())
+        utterance = Utterance(speech, index, fake_ids("word" * ids), params, seed, self.clock())
         self.scheduler.submit(utterance)
         return utterance
 

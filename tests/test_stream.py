@@ -22,6 +22,7 @@ from cf_agents.errors import ConfigError, StreamClosed, SynthesisFailed, TextErr
 from cf_agents.links.thread import ThreadLink
 from cf_agents.scheduler import Scheduler
 from cf_agents.stream import MOST_PIECES, RUNAWAY, Stream, _segment_seed
+from cf_agents.text_ids import TextIds
 from cf_agents.timing import speaking_time_s
 from tests.fakes import (
     SAMPLE_RATE,
@@ -29,6 +30,7 @@ from tests.fakes import (
     FakeClock,
     FakeDecoder,
     FakeVocoder,
+    fake_ids,
     fake_sound,
     fake_voice,
 )
@@ -50,11 +52,11 @@ class Studio:
         self.texts: list[str] = []
         self.link = ThreadLink(Scheduler(self.decoder, self.vocoder, SAMPLE_RATE), self._tokenise, SAMPLE_RATE)
 
-    def _tokenise(self, text: str) -> tuple[int, ...]:
+    def _tokenise(self, text: str) -> TextIds:
         if "unspeakable" in text:
             raise TextError("This cannot be said.")
         self.texts.append(text)
-        return tuple(range(max(1, len(text) // 4)))
+        return fake_ids(text)
 
     def stream(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cf_agents.builtin import open_model
 from cf_agents.config import T3Config
 from cf_agents.errors import CheckpointDamaged, CheckpointMismatch, CheckpointNotFound
 from cf_agents.synthetic import tokenizer_json
@@ -36,6 +37,28 @@ def test_ids_are_the_published_packages_between_start_and_stop(path: Path) -> No
     assert len(GOLDEN) == 30
     for text, ids in GOLDEN.items():
         assert tokenizer.encode(text) == (255, *ids, 0), text
+
+
+def test_ids_know_where_they_begin(path: Path) -> None:
+    tokenizer = TextTokenizer.open(path, T3Config())
+    vocabulary = {index: piece for piece, index in tokenizer._tokenizer.get_vocab().items()}
+    for text in GOLDEN:
+        read = tokenizer.read(text)
+        assert read.ids == tokenizer.encode(text)
+        assert (read.starts[0], read.starts[-1]) == (0, len(text))
+        for index, start in zip(read.ids[1:-1], read.starts[1:-1], strict=True):
+            piece = vocabulary[index]
+            said = text.startswith(piece, start) or (piece == "[SPACE]" and text.startswith(" ", start))
+            assert said or piece == "[UNK]", (text, start, piece)
+
+
+def test_characters_that_are_folded_keep_their_places() -> None:
+    text = "Oh “no” — wait… naïve!"
+    read = open_model("pocket").tokenizer().read(text)
+    assert list(read.starts) == sorted(read.starts)
+    assert read.text[read.starts[read.ids.index(read.ids[-2])] :] == "!"
+    assert [text[start] for start in read.starts[1:4]] == ["O", "h", " "]
+    assert [text[start] for start in read.starts[-10:-1]] == ["…", "…", "…", " ", "n", "a", "ï", "v", "e", "!"][1:]
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,16 @@ class Row(Protocol):
         ...
 
 
+class Scored(NamedTuple):
+    """What one forward says of each row's open block."""
+
+    logits: torch.Tensor
+    """float32 [N, D, V]"""
+    places: torch.Tensor | None = None
+    """float32 [N, D]: the place in the prefix's `text_ids` that each open position attends to, often between two. The mean
+    under the softmax, over the row's text alone, of the alignment heads' mean score; None where the config names no heads."""
+
+
 class Engine(Protocol):
     """A pool of decoder rows. Not thread-safe: one thread owns it.
 
@@ -94,11 +104,12 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> torch.Tensor:
-        """Logits of each row's open block: int64 [N, D] in (-1 past the end of a shorter block), float32 [N, D, V] out.
+    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
+        """Look at each row's open block: int64 [N, D] (-1 past the end of a shorter block).
 
-        Position i is predicted from position i - 1, position 0 from the last clean token. What lies past a block's end is
-        not attended to and its logits mean nothing. The open block leaves no trace in the cache.
+        The logits of position i come from position i - 1, those of position 0 from the last clean token; its place is its own.
+        What lies past a block's end is not attended to, and what is said of it, or of a null row's places, means nothing. The
+        open block leaves no trace in the cache.
         """
         ...
 

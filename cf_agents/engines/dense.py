@@ -28,12 +28,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cf_agents.config import T3Config
-from cf_agents.engines.base import Conditioning, Prefix, Row
+from cf_agents.engines.base import Conditioning, Prefix, Row, Scored
 from cf_agents.engines.dense_plan import DenseRow, Layout, Plan, ScorePlan
-from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix
+from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix, heads_by_layer
 from cf_agents.models.t3 import T3, prior, rotary_table
 
 _NULL_PLACES = 2
+
+
+class _Spoken:
+    """Gathers the alignment heads' scores of open positions over their rows' texts, layer by layer."""
+
+    def __init__(self, plan: ScorePlan, shape: torch.Size) -> None:
+        self._plan = plan
+        self._shape = shape
+        self._scores: list[Tensor] = []
+
+    def add(self, heads: Sequence[int], q: Tensor, k: Tensor, first: int) -> None:
+        """q [T, H, E] and k [N, H, L, E] of a layer that has aligned `heads`; the text begins at place `first`."""
+        asked = q[self._plan.open_at].view(*self._shape, *q.shape[1:]).float()  # [N, D, H, E]
+        keys = k[:, :, first : first + self._plan.text].float()
+        self._scores += [asked[:, :, head] @ keys[:, head].transpose(1, 2) * q.shape[-1] ** -0.5 for head in heads]
+
+    def places(self) -> Tensor:
+        """`Scored.places`, rows as the caller gave them."""
+        score = torch.stack(self._scores).mean(dim=0)  # [N, D, text]
+        share = score.masked_fill(~self._plan.text_seen, -math.inf).softmax(dim=-1)
+        places = share @ torch.arange(self._plan.text, device=share.device, dtype=share.dtype)
+        return places if self._plan.back is None else places[self._plan.back]
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,7 @@ class DenseEngine:
         self._nulls: Recent[int, _Shared] = Recent(MOST_NULLS)
         self._priors: dict[int, Tensor] = {}
         self._last: tuple[object, ScorePlan] | None = None
+        self._aligned = heads_by_layer(config)
 
     @property
     def config(self) -> T3Config:
@@ -93,9 +116,9 @@ class DenseEngine:
         return list(opened)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row], tokens: Tensor) -> Tensor:
+    def score(self, rows: Sequence[Row], tokens: Tensor) -> Scored:
         batch = _dense(rows)
-        key = (tokens.shape[1], tuple((row.slot, row.cached, row.folded, row.held) for row in batch))
+        key = (tokens.shape[1], tuple((row.slot, row.cached, row.folded, row.text, row.held) for row in batch))
         if self._last is None or self._last[0] != key:
             self._last = (key, self._layout.score_plan(batch, tokens.shape[1]))
         score = self._last[1]
@@ -104,7 +127,8 @@ class DenseEngine:
         sizes = (tokens >= 0).sum(dim=1, keepdim=True)  # [N, 1]
         plan = score.plan
         limit = torch.where(score.open_queries, plan.limit + sizes, plan.limit)
-        hidden = self._forward(plan, self._t3.embed_speech(ids, score.local), limit)
+        spoken = _Spoken(score, tokens.shape) if self._aligned else None
+        hidden = self._forward(plan, self._t3.embed_speech(ids, score.local), limit, spoken)
         states = torch.cat([hidden, self._shift[score.slots]])
         logits = self._t3.head(states[score.head_at])
         if score.clean_at is not None:
@@ -113,7 +137,7 @@ class DenseEngine:
         for row in batch:
             row.cached += len(row.held)
             row.held = ()
-        return logits.float().view(*tokens.shape, -1)
+        return Scored(logits.float().view(*tokens.shape, -1), None if spoken is None else spoken.places())
 
     @torch.inference_mode()
     def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
@@ -155,6 +179,7 @@ class DenseEngine:
                     embedded.append(sos)
                 continue
             self._bias[row.slot] = 0.0
+            row.text = len(prefix.text_ids)
             parts = [t3.embed_text(torch.tensor(prefix.text_ids, device=t3.device)), sos]
             shared = self._voices.get(prefix.conditioning.key)
             if shared is None:
@@ -213,7 +238,7 @@ class DenseEngine:
 
     # The forward
 
-    def _forward(self, plan: Plan, x: Tensor, limit: Tensor) -> Tensor:
+    def _forward(self, plan: Plan, x: Tensor, limit: Tensor, spoken: _Spoken | None = None) -> Tensor:
         cos, sin = self._cos[plan.positions], self._sin[plan.positions]
         mask = self._mask(plan, limit).to(x.dtype)
         rows, length, heads = self._max_rows, self._max_length, self.config.num_heads
@@ -223,6 +248,8 @@ class DenseEngine:
             for cache, new in ((self._keys[layer], k), (self._values[layer], v)):
                 cache.index_copy_(0, plan.places, new.flatten(1))
                 sides.append(cache[:-1].view(rows, length, heads, -1)[plan.slots, : plan.keys].transpose(1, 2))  # [N, H, L, E]
+            if spoken is not None and layer in self._aligned:
+                spoken.add(self._aligned[layer], q, sides[0], self.config.conditioning_length)
             q = q if plan.pad is None else q[plan.pad]
             q = q.view(plan.rows, plan.queries, heads, -1).transpose(1, 2)  # [N, H, Q, E]
             mixed = F.scaled_dot_product_attention(q, *sides, attn_mask=mask).transpose(1, 2).reshape(-1, self._inner)

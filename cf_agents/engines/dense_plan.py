@@ -25,6 +25,8 @@ class DenseRow:
     """Places of the slot that hold the past."""
     folded: int = 0
     """Positions that have no place of their own: a null row's zeros."""
+    text: int = 1
+    """Places of the prefix's text; a null row, which has none of its own, is given one."""
     held: tuple[int, ...] = ()
     """A finished block that the next forward carries."""
     is_open: bool = True
@@ -65,6 +67,12 @@ class ScorePlan:
     plan: Plan
     order: Tensor | None
     """[N] rows sorted by slot, None where they came so."""
+    back: Tensor | None
+    """[N] the way back to the caller's order."""
+    text: int
+    """Places of the longest text."""
+    text_seen: Tensor
+    """[N, 1, text] bool: places of each row's own text, by slot order."""
     ids: Tensor
     """[T] speech ids of held blocks; open places are filled in."""
     local: Tensor
@@ -144,10 +152,15 @@ class Layout:
                 clean.append((start + carried - 1, row.slot))
             start += carried + size
         head_of = dict(zip(order, head, strict=True))
+        sorted_already = order == list(range(len(batch)))
+        texts = np.array([row.text for row in rows])
 
         return ScorePlan(
             plan=self.plan(rows, [carried + size for carried in held], limits),
-            order=None if order == list(range(len(batch))) else self._put(order),
+            order=None if sorted_already else self._put(order),
+            back=None if sorted_already else self._put(np.argsort(order)),
+            text=int(texts.max()),
+            text_seen=self._put(np.arange(texts.max()) < texts[:, None, None]),
             ids=self._put(ids),
             local=self._put(local),
             open_at=self._put(open_at),

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 
 from cf_agents.config import T3Config
-from cf_agents.engines.base import Conditioning, Prefix, Row
+from cf_agents.engines.base import Conditioning, Prefix, Row, Scored
 from cf_agents.engines.dense_plan import DenseRow, Layout, Plan, ScorePlan
 from cf_agents.engines.metal_t3 import MetalT3
-from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix
+from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix, heads_by_layer
 
 _NULL_PLACES = 2
 
@@ -83,6 +83,9 @@ class _Score:
     slots: mx.array
     clean_at: mx.array | None
     clean_slots: mx.array | None
+    open_at: mx.array
+    text_seen: mx.array
+    back: mx.array | None
 
     @staticmethod
     def of(plan: ScorePlan) -> _Score:
@@ -94,7 +97,32 @@ class _Score:
             _indices(plan.slots),
             None if plan.clean_at is None else _indices(plan.clean_at),
             None if plan.clean_slots is None else _indices(plan.clean_slots),
+            _indices(plan.open_at),
+            mx.array(plan.text_seen.numpy()),
+            None if plan.back is None else _indices(plan.back),
         )
+
+
+class _Spoken:
+    """Gathers the alignment heads' scores of open positions over their rows' texts, layer by layer."""
+
+    def __init__(self, score: _Score, shape: torch.Size) -> None:
+        self._score = score
+        self._shape = tuple(shape)
+        self._scores: list[mx.array] = []
+
+    def add(self, heads: Sequence[int], q: mx.array, k: mx.array, first: int) -> None:
+        """q [T, H, E] and k [N, H, L, E] of a layer that has aligned `heads`; the text begins at place `first`."""
+        asked = mx.unflatten(q[self._score.open_at], 0, self._shape).astype(mx.float32)  # [N, D, H, E]
+        keys = k[:, :, first : first + self._score.host.text].astype(mx.float32)
+        self._scores += [asked[:, :, head] @ keys[:, head].swapaxes(1, 2) * q.shape[-1] ** -0.5 for head in heads]
+
+    def places(self) -> mx.array:
+        """`Scored.places`, rows as the caller gave them."""
+        score = mx.stack(self._scores).mean(axis=0)  # [N, D, text]
+        share = mx.softmax(mx.where(self._score.text_seen, score, -math.inf), axis=-1)
+        places = share @ mx.arange(self._score.host.text, dtype=mx.float32)
+        return places if self._score.back is None else places[self._score.back]
 
 
 class MetalEngine:
@@ -118,6 +146,7 @@ class MetalEngine:
         self._nulls: Recent[int, _Shared] = Recent(MOST_NULLS)
         self._priors: dict[int, Tensor] = {}
         self._last: tuple[object, _Score] | None = None
+        self._aligned = heads_by_layer(config)
         self._settle()
 
     @property
@@ -142,9 +171,9 @@ class MetalEngine:
             raise
         return list(opened)
 
-    def score(self, rows: Sequence[Row], tokens: Tensor) -> Tensor:
+    def score(self, rows: Sequence[Row], tokens: Tensor) -> Scored:
         batch = _own(rows)
-        key = (tokens.shape[1], tuple((row.slot, row.cached, row.folded, row.held) for row in batch))
+        key = (tokens.shape[1], tuple((row.slot, row.cached, row.folded, row.text, row.held) for row in batch))
         if self._last is None or self._last[0] != key:
             self._last = (key, _Score.of(self._layout.score_plan(batch, tokens.shape[1])))
         score = self._last[1]
@@ -154,17 +183,19 @@ class MetalEngine:
         sizes = (tokens >= 0).sum(dim=1, keepdim=True)  # [N, 1]
         limit = torch.where(host.open_queries, host.plan.limit + sizes, host.plan.limit)
         mask = self._mask(host.plan, limit)
-        hidden = self._forward(score.forward, self._t3.embed_speech(_indices(ids), score.local), mask)
+        spoken = _Spoken(score, tokens.shape) if self._aligned else None
+        hidden = self._forward(score.forward, self._t3.embed_speech(_indices(ids), score.local), mask, spoken)
         states = mx.concatenate([hidden, self._shift[score.slots]])
         logits = self._t3.head(states[score.head_at]).astype(mx.float32)
         if score.clean_at is not None:
             assert score.clean_slots is not None
             self._shift[score.clean_slots] = hidden[score.clean_at]
-        mx.eval(logits, self._shift)
+        places = None if spoken is None else spoken.places()
+        mx.eval(logits, self._shift, *([] if places is None else [places]))
         for row in batch:
             row.cached += len(row.held)
             row.held = ()
-        return _torch(logits).view(*tokens.shape, -1)
+        return Scored(_torch(logits).view(*tokens.shape, -1), None if places is None else _torch(places))
 
     def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
         batch = _own(rows)
@@ -202,6 +233,7 @@ class MetalEngine:
                     embedded.append(sos)
                 continue
             self._bias[row.slot] = 0.0
+            row.text = len(prefix.text_ids)
             given = prefix.conditioning
             parts = [t3.embed_text(np.array(prefix.text_ids, np.int32)), sos]
             shared = self._voices.get(given.key)
@@ -261,7 +293,7 @@ class MetalEngine:
 
     # The forward
 
-    def _forward(self, plan: _Forward, x: mx.array, mask: mx.array) -> mx.array:
+    def _forward(self, plan: _Forward, x: mx.array, mask: mx.array, spoken: _Spoken | None = None) -> mx.array:
         scale = self.config.head_dim**-0.5
 
         def attend(layer: int, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
@@ -270,6 +302,8 @@ class MetalEngine:
                 cache[:, plan.places] = new.swapaxes(0, 1)
                 slots = mx.unflatten(cache[:, :-1], 1, (self._max_rows, self._max_length))[:, :, : plan.keys]
                 sides.append(slots[:, plan.slots].swapaxes(0, 1))  # [N, H, L, E]
+            if spoken is not None and layer in self._aligned:
+                spoken.add(self._aligned[layer], q, sides[0], self.config.conditioning_length)
             q = q if plan.pad is None else q[plan.pad]
             q = mx.unflatten(q, 0, (plan.rows, plan.queries)).swapaxes(1, 2)  # [N, H, Q, E]
             mixed = mx.fast.scaled_dot_product_attention(q, *sides, scale=scale, mask=mask)

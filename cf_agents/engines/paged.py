@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cf_agents.config import T3Config
-from cf_agents.engines.base import Prefix, Row
+from cf_agents.engines.base import Prefix, Row, Scored
 from cf_agents.engines.paged_attention import A, Attention, Cache
 from cf_agents.engines.paged_plan import PagedPlan, RowTable, Shape, bucketed, own_shape, score_plan
 from cf_agents.engines.pages import ZERO_PAGE, PagePool
@@ -150,11 +150,11 @@ class PagedEngine(Generic[A]):
         return list(opened)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row], tokens: Tensor) -> Tensor:
+    def score(self, rows: Sequence[Row], tokens: Tensor) -> Scored:
         sizes = (tokens >= 0).sum(dim=1).tolist()
-        logits = self.forward(self.prepare(rows, sizes, tokens.shape[1]), tokens)
+        scored = self.forward(self.prepare(rows, sizes, tokens.shape[1]), tokens)
         self.settle(rows)
-        return logits
+        return scored
 
     @torch.inference_mode()
     def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
@@ -212,8 +212,8 @@ class PagedEngine(Generic[A]):
         return kept
 
     @torch.inference_mode()
-    def forward(self, prepared: Prepared[A], tokens: Tensor) -> Tensor:
-        """Device work: open blocks int64 [N, D] to logits float32 [N, D, V], N and D of the prepared shape."""
+    def forward(self, prepared: Prepared[A], tokens: Tensor) -> Scored:
+        """Device work of a `score`: open blocks int64 [N, D], N and D of the prepared shape."""
         views, shape = prepared.views, prepared.shape
         ids = torch.cat([views["ids"], tokens.flatten().clamp(min=0)])
         x = self._t3.embed_speech(ids, views["local"])
@@ -222,7 +222,7 @@ class PagedEngine(Generic[A]):
         logits = self._t3.head(states[views["head_at"]])
         if shape.held:
             self._shift.index_copy_(0, views["clean_slots"], hidden[views["clean_at"]])
-        return logits.float().view(shape.rows, shape.width, -1)
+        return Scored(logits.float().view(shape.rows, shape.width, -1))
 
     def settle(self, rows: Sequence[Row | None]) -> None:
         """Host work after `forward`: what rows held back is now their past."""

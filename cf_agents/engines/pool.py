@@ -56,6 +56,14 @@ class Recent(Generic[_Key, _Value]):
         return True
 
 
+def heads_by_layer(config: T3Config) -> dict[int, list[int]]:
+    """The config's alignment heads, by the layer they are in."""
+    layers: dict[int, list[int]] = {}
+    for layer, head in config.alignment_heads:
+        layers.setdefault(layer, []).append(head)
+    return layers
+
+
 def check_free(wanted: int, free: int, of: int) -> None:
     """Raise `EngineFull` when fewer than `wanted` rows are free."""
     if wanted > free:

@@ -51,6 +51,10 @@ class Audio:
     last: bool
     """Nothing of this segment follows."""
     block: Block
+    places: tuple[float, ...] | None = None
+    """The character of the segment's text that each of the block's tokens speaks, as the decoder attends to it: often between
+    two, and not always rising. Token i of a segment is heard from 0.04 i seconds of its audio, which comes later than the
+    token. None where the model cannot tell."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic
 
 import anyio
@@ -19,6 +19,7 @@ import anyio.to_thread
 from cf_agents.errors import CfAgentsError, StreamClosed
 from cf_agents.links.base import Closed, Event, Failed, Segment, Session
 from cf_agents.scheduler import Scheduler
+from cf_agents.text_ids import TextIds
 from cf_agents.utterance import D, S, Speech, Utterance, V
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ Post = Callable[[Callable[[], None]], object]
 class ThreadLink(Generic[D, V, S]):
     """Sessions of a scheduler whose thread runs in this process. The link owns the scheduler and closes it.
 
-    tokenise: text in spoken form to ids, start and stop included; raises `TextError` for what the model cannot take.
+    tokenise: text in spoken form to what the decoder takes; raises `TextError` for what the model cannot take.
     """
 
-    def __init__(self, scheduler: Scheduler[D, V, S], tokenise: Callable[[str], Sequence[int]], sample_rate: int) -> None:
+    def __init__(self, scheduler: Scheduler[D, V, S], tokenise: Callable[[str], TextIds], sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self._scheduler = scheduler
         self._tokenise = tokenise
@@ -78,7 +79,7 @@ class _ThreadSession(Generic[D, V, S]):
         self,
         scheduler: Scheduler[D, V, S],
         speech: Speech[D, S],
-        tokenise: Callable[[str], Sequence[int]],
+        tokenise: Callable[[str], TextIds],
         post: Post,
         receive: Callable[[Event], None],
     ) -> None:
@@ -90,8 +91,8 @@ class _ThreadSession(Generic[D, V, S]):
 
     def submit(self, segment: Segment) -> None:
         try:
-            ids = tuple(self._tokenise(segment.text))
-            self._scheduler.submit(Utterance(self._speech, segment.index, ids, segment.params, segment.seed, time.monotonic()))
+            text = self._tokenise(segment.text)
+            self._scheduler.submit(Utterance(self._speech, segment.index, text, segment.params, segment.seed, time.monotonic()))
         except CfAgentsError as error:
             # Through the loop, not at once: `submit` promises that nothing comes back while it runs.
             failed = Failed(error)

@@ -2,8 +2,8 @@
 
     frame:  header bytes (u32) | blob bytes (u32) | header, JSON | blob
 
-Little-endian. A header is one message: its kind and its plain fields, nested. The one `bytes` field that a message may have is
-the blob as it is. Nothing that runs is ever read. Knows nothing of sockets, threads or models.
+Little-endian. A header is one message: its kind and its plain fields, nested, or tuples of them. The one `bytes` field that a
+message may have is the blob as it is. Nothing that runs is ever read. Knows nothing of sockets, threads or models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cf_agents.config import DecodeParams
 from cf_agents.errors import CfAgentsError, SynthesisFailed
 from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """Goes up with every change of a message. Both ends are the same installation, until one is upgraded under a running agent."""
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_BLOB_BYTES = 65 * 2**20
@@ -188,6 +188,8 @@ def _plain(value: object, blobs: list[bytes]) -> object:
         assert _KINDS.get(type(value).__name__) is type(value), f"{type(value).__name__} is no part of a message"
         fields = {field.name: _plain(getattr(value, field.name), blobs) for field in dataclasses.fields(value)}
         return ["object", type(value).__name__, fields]
+    if isinstance(value, tuple):
+        return ["tuple", *(_plain(each, blobs) for each in value)]
     return value
 
 
@@ -201,6 +203,8 @@ def _object(value: object, blob: bytes) -> object:
             error = kind.__new__(kind, message)
             vars(error).update(state)
             return error
+        case ["tuple", *parts]:
+            return tuple(_object(each, blob) for each in parts)
         case ["object", str(name), dict(fields)]:
             return _KINDS[name](**{key: _object(each, blob) for key, each in fields.items()})
         case list():

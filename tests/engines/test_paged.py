@@ -88,7 +88,7 @@ def test_what_is_remembered_makes_way_and_nothing_is_lost() -> None:
         what = prefix(5 + n, n, voice=n)
         rows = engine.open([what, what.null()])
         for row, each in zip(rows, (what, what.null()), strict=True):
-            assert near(engine.score([row], torch.tensor([half_open(n)]))[0], whole(t3, each, [half_open(n)]))
+            assert near(engine.score([row], torch.tensor([half_open(n)])).logits[0], whole(t3, each, [half_open(n)]))
             engine.close(row)
     with pytest.raises(EngineFull, match="pages are needed"):
         engine.open([prefix(5, n, voice=20 + n) for n in range(3)])
@@ -112,9 +112,9 @@ def test_padding_changes_no_row() -> None:
             plain.commit(others[some], [block(past)] * len(rows[some]))
         prepared = engine.prepare([*rows, *[None] * 5], [*sizes, *[0] * 5], 16)
         assert prepared.shape == Shape(8, held, 16, 16 if held else 0)
-        found = engine.forward(prepared, torch.cat([opens, torch.zeros(5, 16, dtype=torch.long)]))
+        found = engine.forward(prepared, torch.cat([opens, torch.zeros(5, 16, dtype=torch.long)])).logits
         engine.settle(rows)
-        wanted = plain.score(others, opens)
+        wanted = plain.score(others, opens).logits
         for n, size in enumerate(sizes):
             assert near(found[n, :size], wanted[n, :size])
 
@@ -127,7 +127,7 @@ def test_one_memory_serves_all_plans_of_a_shape() -> None:
     for pair in ((0, 1), (2, 3), (3, 0)):
         prepared = engine.prepare([rows[n] for n in pair], [16, 16], 16)
         inputs.add(prepared.inputs.data_ptr())
-        found = engine.forward(prepared, torch.tensor([half_open(1), half_open(2)]))
+        found = engine.forward(prepared, torch.tensor([half_open(1), half_open(2)])).logits
         for at, n in enumerate(pair):
             assert near(found[at], whole(small_t3(), whats[n], [half_open(1 + at)]))
     assert len(inputs) == 1
@@ -188,6 +188,5 @@ def test_a_row_that_takes_over_a_slot_is_not_scored_by_the_old_plan() -> None:
     engine.score([first], torch.tensor([half_open(1)]))
     engine.close(first)
     (second,) = engine.open([prefix(12, 2, voice=2)])
-    assert near(
-        engine.score([second], torch.tensor([half_open(1)]))[0], whole(small_t3(), prefix(12, 2, voice=2), [half_open(1)])
-    )
+    scored = engine.score([second], torch.tensor([half_open(1)]))
+    assert near(scored.logits[0], whole(small_t3(), prefix(12, 2, voice=2), [half_open(1)]))

@@ -22,7 +22,8 @@ from cf_agents.links.process import ProcessLink
 from cf_agents.links.thread import ThreadLink
 from cf_agents.scheduler import Scheduler
 from cf_agents.stream import Stream
-from tests.fakes import SAMPLE_RATE, FakeDecoder, FakeVocoder, fake_voice
+from cf_agents.text_ids import TextIds
+from tests.fakes import SAMPLE_RATE, FakeDecoder, FakeVocoder, fake_ids, fake_voice
 
 Kind = Literal["thread", "process"]
 
@@ -67,13 +68,13 @@ class BoardDecoder(FakeDecoder):
             self.board.write(_ROWS, self.pool - value)
 
 
-def tokenise(text: str) -> tuple[int, ...]:
-    """4 characters make an id. Some words stand for errors."""
+def tokenise(text: str) -> TextIds:
+    """`fake_ids`. Some words stand for errors."""
     if "unspeakable" in text:
         raise TextError("This cannot be said.")
     if "explode" in text:
-        return (666,)
-    return tuple(range(max(1, len(text) // 4)))
+        return TextIds(text, (666,), (0,))
+    return fake_ids(text)
 
 
 def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, object]:

@@ -50,6 +50,8 @@ MESSAGES: list[Message] = [
     Close(0),
     Happened(1, Audio(0, b"\x00\xff" * 999, False, BLOCK)),
     Happened(1, Audio(0, b"", True, BLOCK)),
+    Happened(1, Audio(0, b"\x01\x02", True, BLOCK, (0.25, 3.0, 2.99))),
+    Happened(1, Audio(0, b"", True, BLOCK, ())),
     Happened(1, Closed()),
 ]
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CfAgentsError)]

@@ -94,7 +94,7 @@ def test_the_engine_predicts_from_the_states_that_were_trained(dropped: bool, he
             span = slice(block * CONFIG.block_size, (block + 1) * CONFIG.block_size)
             clean = batch.tokens[row, span]
             noisy = torch.where(hidden[copy, row, span], CONFIG.mask_id, clean)
-            scored = engine.score([opened], noisy[None])[0]
+            scored = engine.score([opened], noisy[None]).logits[0]
             assert torch.allclose(scored, trained[copy, row, span], atol=2e-4), (copy, row, block)
             engine.commit([opened], [clean.tolist()])
         engine.close(opened)

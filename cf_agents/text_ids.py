@@ -1,0 +1,36 @@
+"""`TextIds`: a text as the decoder takes it, and the way back. Knows nothing of tokenizers or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class TextIds:
+    """A text in spoken form, its ids with start and stop, and the character of the text at which each id begins.
+
+    The start id begins, and ends, at 0; the stop id begins where the text ends.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    @cached_property
+    def said(self) -> int:
+        """How many ids, from the start id on, it takes to say the last letter or digit; 1 where there is none."""
+        last = max((n for n, character in enumerate(self.text) if character.isalnum()), default=-1)
+        return max(1, sum(start <= last for start in self.starts)) if last >= 0 else 1
+
+    def characters(self, places: Iterable[float]) -> tuple[float, ...]:
+        """Places among the ids, fractions between them allowed, as places in the text; to a hundredth of a character."""
+        edges = (*self.starts, len(self.text))
+        last = len(self.ids) - 1
+        found: list[float] = []
+        for place in places:
+            at = min(max(int(place), 0), last)
+            part = min(max(place - at, 0.0), 1.0)
+            found.append(round(edges[at] + part * (edges[at + 1] - edges[at]), 2))
+        return tuple(found)
