@@ -60,7 +60,7 @@ def early_quantile(step: int, steps: int, early: float) -> float:
 
 def guide(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
     """log p_c + w (log p_c - log p_u), not normalised: [N, D, V] twice and w [N] to [N, D, V]."""
-    return conditional + weight[:, None, None] * (conditional - null)
+    return torch.lerp(null, conditional, 1.0 + weight[:, None, None])
 
 
 def sample(log_probs: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
@@ -68,9 +68,10 @@ def sample(log_probs: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
 
     `temperature` [N] divides the log-probabilities; 0 takes the most likely token.
     """
-    likely = log_probs.argmax(dim=-1)
+    top, likely = log_probs.max(dim=-1)
     heat = torch.where(temperature > 0, temperature, 1.0)[:, None, None]
-    cumulative = (log_probs / heat).softmax(dim=-1).cumsum(dim=-1)
+    # In place: fresh memory for a vocabulary per position costs as much as the arithmetic.
+    cumulative = (log_probs - top[..., None]).div_(heat).exp_().cumsum_(dim=-1)
     point = uniform[..., None] * cumulative[..., -1:]
     drawn = torch.searchsorted(cumulative, point, right=True)[..., 0].clamp(max=log_probs.shape[-1] - 1)
     return torch.where(temperature[:, None] > 0, drawn, likely)
