@@ -68,9 +68,10 @@ class TapeCapture:
     def __call__(self, work: Callable[[], Out]) -> tuple[Captured, Out]:
         with Tape() as tape:
             outputs, layout = tree_flatten(work())
-        played = Played(tape, outputs)
+        played = Played(tape, [output for output in outputs if output is not None])
         self.captured.append(played)
-        return played, tree_unflatten(played.kept, layout)
+        kept = iter(played.kept)
+        return played, tree_unflatten([None if output is None else next(kept) for output in outputs], layout)
 
 
 def test_a_recording_reads_what_is_in_memory_when_it_is_replayed() -> None:
