@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from cf_agents.encoding import SAMPLE_BYTES, Encoding, check_encoding, decode, decode_s16, encode
 from cf_agents.errors import AudioError
 
+AUDIBLE = 32
+"""-60 dBFS in 16 bits: a listener hears nothing of what is not louder."""
 _UNKNOWN_SIZE = 0xFFFFFFFF
 _FORMAT_TAGS: dict[Encoding, int] = {"s16le": 1, "f32le": 3, "alaw": 6, "mulaw": 7}
 """WAVE_FORMAT_PCM, _IEEE_FLOAT, _ALAW and _MULAW of RFC 2361."""
@@ -79,6 +81,13 @@ def to_s16le(pcm: NDArray[np.floating]) -> bytes:
     if not np.isfinite(scaled).all():
         raise AudioError(f"{np.count_nonzero(~np.isfinite(scaled))} of {scaled.size} samples are not finite; drop this audio.")
     return np.clip(scaled, -32768, 32767).astype("<i2").tobytes()
+
+
+def first_audible(pcm: bytes) -> int | None:
+    """Which sample of s16le is the first over -60 dBFS; None where all is as good as silence."""
+    samples = np.frombuffer(pcm, "<i2")
+    loud = (samples > AUDIBLE) | (samples < -AUDIBLE)
+    return int(loud.argmax()) if loud.any() else None
 
 
 def read_channels(

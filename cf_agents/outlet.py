@@ -18,6 +18,8 @@ class Outlet:
         self.encoding: Encoding = check_encoding(encoding)
         self.rate_in = rate_in
         self.sample_rate = rate_in if sample_rate is None else sample_rate
+        self.fed_s = 0.0
+        """Seconds of sound that have come in."""
         self._resampler = None if self.sample_rate == rate_in else StreamResampler(rate_in, self.sample_rate)
 
     @property
@@ -27,6 +29,7 @@ class Outlet:
 
     def feed(self, pcm: bytes, last: bool) -> bytes:
         """s16le in; with `last`, the end of a segment, nothing is held back."""
+        self.fed_s += len(pcm) / (SAMPLE_BYTES["s16le"] * self.rate_in)
         if self._resampler is not None:
             return encode(self._resampler.feed(decode(pcm, "s16le"), last), self.encoding)
         return pcm if self.encoding == "s16le" else encode_s16(decode_s16(pcm, "s16le"), self.encoding)

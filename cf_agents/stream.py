@@ -15,21 +15,23 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 import anyio
 import anyio.lowlevel
 
-from cf_agents.audio import AudioChunk, Word
+from cf_agents.audio import AudioChunk, Word, first_audible
 from cf_agents.config import TOKEN_RATE, DecodeParams
 from cf_agents.encoding import Encoding
-from cf_agents.errors import CfAgentsError, StreamClosed
+from cf_agents.errors import Busy, CfAgentsError, StreamClosed
+from cf_agents.fade import Tail
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
+from cf_agents.observer import Over, StreamObserver, tell_opened, tell_refused
 from cf_agents.outlet import Outlet
 from cf_agents.playback import Playback
-from cf_agents.stats import Delivered, StreamStats, Written
+from cf_agents.stats import Delivered, Outcome, StreamStats, Written
 from cf_agents.text.normalise import normalise
 from cf_agents.text.segment import Segmenter
 from cf_agents.timing import SpeakingRate, WordClock, WrittenWord, written_words
@@ -48,11 +50,16 @@ SLICE_CHARS = 32
 
 @dataclass(frozen=True)
 class Heard:
-    """What the listener got: the written text up to the last word that had begun, those words, and seconds of audio."""
+    """What the listener got: the written text up to the last word that had begun, those words, and seconds of audio.
+
+    tail: the audio that follows, faded to nothing, where the stream was opened with `fade_s`: played in place of what was cut
+    off, it ends without a click. `seconds` does not count it. Empty where nothing was left to play.
+    """
 
     text: str
     words: tuple[Word, ...]
     seconds: float
+    tail: bytes = b""
 
 
 @dataclass(eq=False)
@@ -64,6 +71,7 @@ class _Piece:
     words: list[WrittenWord]
     expected_s: float
     spoken: bool
+    asked_s: float
     clock: WordClock | None = None
     seconds: float = 0.0
 
@@ -92,14 +100,18 @@ class Stream:
         lead_s: float,
         sample_rate: int | None = None,
         encoding: Encoding = "s16le",
+        fade_s: float = 0.0,
+        model: str = "",
+        observers: Sequence[StreamObserver] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._released = True
+        self._tell_over: Over | None = None
         self._outlet = Outlet(link.sample_rate, sample_rate, encoding)
         self.sample_rate = self._outlet.sample_rate
         self.encoding: Encoding = encoding
         self.seed = seed
-        self.stats = StreamStats()
+        self.stats = StreamStats(model, voice.name, self.sample_rate, encoding, clock())
         self._params = params
         self._clock = clock
         self._segmenter = Segmenter()
@@ -114,6 +126,7 @@ class Stream:
         self._rate = SpeakingRate()
         self._made_s = 0.0
         self._playback = Playback()
+        self._tail = Tail(fade_s)
         self._taken: list[Word] = []
         self._error: CfAgentsError | None = None
         self._heard: Heard | None = None
@@ -128,8 +141,13 @@ class Stream:
             if method is not None:
                 method(event)
 
-        self._session = link.open(voice, lead_s, forward)
+        try:
+            self._session = link.open(voice, lead_s, forward)
+        except Busy as error:
+            tell_refused(observers, error)
+            raise
         self._released = False
+        self._tell_over = tell_opened(observers, self.stats)
 
     def __del__(self) -> None:
         if not self._released:
@@ -137,6 +155,8 @@ class Stream:
                 "A Stream was never closed: use `async with`, or call aclose().", ResourceWarning, stacklevel=2, source=self
             )
             self._session.close()
+        if self._tell_over is not None:
+            self._finish("ended" if self._all_taken else "cancelled")
 
     async def __aenter__(self) -> Stream:
         return self
@@ -191,7 +211,9 @@ class Stream:
                 raise StopAsyncIteration
             await self._next_change()
         chunk = self._ready.popleft()
-        self._playback.add(chunk.duration_s, self._clock())
+        now = self._clock()
+        self._playback.add(chunk.duration_s, now)
+        self._tail.add(chunk, self._playback.position_s(now))
         self._taken += chunk.words
         return chunk
 
@@ -211,7 +233,9 @@ class Stream:
             position_s = self._playback.position_s(self._clock()) if at_s is None else at_s
             seconds = min(max(position_s, 0.0), self._playback.made_s)
             words = tuple(word for word in self._taken if word.start_s < seconds)
-            self._heard = Heard("".join(self._written)[: words[-1].end] if words else "", words, seconds)
+            text = "".join(self._written)[: words[-1].end] if words else ""
+            self._heard = Heard(text, words, seconds, self._tail.cut(seconds))
+            self._finish("ended" if self._all_taken and seconds >= self._playback.made_s else "cancelled", heard_s=seconds)
             self._ready.clear()
             self._pieces.clear()
             self._unread.clear()
@@ -227,9 +251,23 @@ class Stream:
     async def aclose(self) -> None:
         """Cancel, and wait until the far side holds nothing of this stream any more. Closing twice is fine."""
         self._closed = True
+        if self._all_taken:
+            self._finish("ended")
         self.cancel_nowait()
         while not self._gone:
             await self._next_change()
+
+    @property
+    def _all_taken(self) -> bool:
+        return (self._ended or not self._written) and not (self._unread or self._pieces or self._ready)
+
+    def _finish(self, outcome: Outcome, *, error: CfAgentsError | None = None, heard_s: float | None = None) -> None:
+        """The first outcome stays."""
+        if self._tell_over is not None:
+            self.stats.outcome, self.stats.error, self.stats.heard_s = outcome, error, heard_s
+            self.stats.closed_s = self._clock()
+            tell_over, self._tell_over = self._tell_over, None
+            tell_over()
 
     def _check_writable(self) -> None:
         if self._heard is not None:
@@ -272,7 +310,7 @@ class Stream:
         words = written_words(spoken)
         says = any(character.isalnum() for character in spoken.text)
         expected_s = sum(word.length_s + word.pause_s for word in words)
-        piece = _Piece(self.stats.segments, self._cut, words, expected_s, says)
+        piece = _Piece(self.stats.segments, self._cut, words, expected_s, says, self._clock())
         self._cut += len(text)
         self.stats.segments += 1
         self._pieces.append(piece)
@@ -303,6 +341,7 @@ class Stream:
                 self._wake()
             case Failed(error) if not self._released:
                 self._error = error
+                self._finish("busy" if isinstance(error, Busy) else "failed", error=error)
                 self._release()
             case Audio() if not self._released:
                 assert event.segment == self._pieces[0].index
@@ -314,6 +353,8 @@ class Stream:
                 self._pump()
 
     def _deliver(self, piece: _Piece, pcm: bytes, last: bool) -> None:
+        if self.stats.audible_s is None and (at := first_audible(pcm)) is not None:
+            self.stats.audible_s = self._outlet.fed_s + at / self._outlet.rate_in
         sound = self._outlet.feed(pcm, last)
         if last and not sound and not piece.seconds:
             sound = self._outlet.feed(self._outlet.silence(SILENCE_S), last)
@@ -323,7 +364,7 @@ class Stream:
             seconds = self._outlet.seconds(sound)
             words = piece.clock.advance(seconds, last)
             self._ready.append(AudioChunk(sound, self.sample_rate, piece.index, words, self._made_s, last, self.encoding))
-            self.stats.delivered.append(Delivered(self._clock(), seconds))
+            self.stats.delivered.append(Delivered(self._clock(), seconds, piece.asked_s))
             piece.seconds += seconds
             self._made_s += seconds
         if last:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cf_agents.stats import Delivered, StreamStats
+from cf_agents.stats import StreamStats, playback_spans
 
 EMPTY = "·"
 TICK = "╿"
@@ -44,17 +44,6 @@ def draw(stats: StreamStats, width: int) -> list[Row]:
         Row("heard", _fill([(column(start), column(stop)) for start, stop in playing], PLAYING, width)),
         Row("", axis(end, width)),
     ]
-
-
-def playback_spans(delivered: Sequence[Delivered]) -> list[tuple[float, float]]:
-    """When a listener hears something who plays each chunk at once, or after the one before: start and end of each run."""
-    runs: list[tuple[float, float]] = []
-    for chunk in delivered:
-        if runs and chunk.at_s <= runs[-1][1]:
-            runs[-1] = (runs[-1][0], runs[-1][1] + chunk.seconds)
-        else:
-            runs.append((chunk.at_s, chunk.at_s + chunk.seconds))
-    return runs
 
 
 def axis(seconds: float, width: int) -> str:

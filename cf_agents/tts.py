@@ -8,7 +8,7 @@ import secrets
 import threading
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.encoding import Encoding
 from cf_agents.errors import ConfigError, StreamClosed, VoiceError
 from cf_agents.links.base import Closed, Event, Failed, Link, Segment
+from cf_agents.observer import StreamObserver
 from cf_agents.stream import Stream
 from cf_agents.voice import Voice
 
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_MODEL = "pocket"
 DEFAULT_VOICE = "default"
 DEFAULT_LEAD_S = 2.0
+MOST_FADE_S = 1.0
 
 Linked = Literal["thread", "process"]
 
@@ -52,6 +54,7 @@ class _Request:
     voices: Mapping[str, Voice | str | Path]
     revision: str | None
     local_files_only: bool
+    observers: tuple[StreamObserver, ...]
     progress: Callable[[str], None]
 
 
@@ -108,6 +111,7 @@ class TTS:
         lead_s: float = DEFAULT_LEAD_S,
         revision: str | None = None,
         local_files_only: bool = False,
+        observers: Iterable[StreamObserver] = (),
         progress: Callable[[str], None] | None = None,
     ) -> TTS:
         """Say which model; `async with` reads it, in a worker thread, and then says a word in silence to warm it up.
@@ -119,8 +123,9 @@ class TTS:
         (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "process" is a
         child process, which leaves this one its interpreter and its event loop, and takes no torch into it (`make_voice` does);
         "thread" is a thread of this process, for notebooks and tests. voices: by name, beside those of the checkpoint. params:
-        the default decoding knobs, or the name of a preset. lead_s: how far synthesis may run ahead of playback. progress: told
-        in words what is being done, from another thread.
+        the default decoding knobs, or the name of a preset. lead_s: how far synthesis may run ahead of playback. observers:
+        told of every stream as it begins and ends, such as `metrics.Metrics` and `tracing.Tracing`. progress: told in words
+        what is being done, from another thread.
 
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
@@ -141,6 +146,7 @@ class TTS:
             voices=dict(voices),
             revision=revision,
             local_files_only=local_files_only,
+            observers=tuple(observers),
             progress=progress or _silently,
         )
         return cls(request, _params(params), _checked_lead(lead_s))
@@ -213,6 +219,7 @@ class TTS:
         lead_s: float | None = None,
         sample_rate: int | None = None,
         encoding: Encoding = "s16le",
+        fade_s: float = 0.0,
     ) -> Stream:
         """A new speaking session. Called on the event loop that will use it; returns at once.
 
@@ -221,10 +228,11 @@ class TTS:
         speech, whatever else is spoken at the time; None draws one, which `Stream.seed` tells. lead_s: seconds of audio made
         ahead of playback at most. sample_rate: 8,000 to 48,000 Hz; None keeps the model's, and any other is resampled to, which
         holds back 96 samples of the lower rate inside a segment: 12 ms at 8 kHz, 4 ms from 24 kHz on. encoding: "s16le",
-        "f32le", or G.711's "mulaw" and "alaw".
+        "f32le", or G.711's "mulaw" and "alaw". fade_s: how much of the audio behind the playback position `cancel` hands over,
+        faded out, in `Heard.tail`; 0.01 ends without a click. Audio that was taken is kept for it until it is played.
 
-        Raises `VoiceError` for a voice that is not there or does not fit the model, `ConfigError` for a preset, lead, rate or
-        encoding that means nothing, `StreamClosed` outside the `async with` block.
+        Raises `VoiceError` for a voice that is not there or does not fit the model, `ConfigError` for a preset, lead, rate,
+        encoding or fade that means nothing, `StreamClosed` outside the `async with` block.
         """
         loaded = self._loaded
         return Stream(
@@ -235,6 +243,9 @@ class TTS:
             lead_s=self.lead_s if lead_s is None else _checked_lead(lead_s),
             sample_rate=sample_rate,
             encoding=encoding,
+            fade_s=_checked_fade(fade_s),
+            model=loaded.checkpoint.config.name,
+            observers=self._request.observers,
         )
 
     async def say(
@@ -376,6 +387,12 @@ def _checked_lead(lead_s: float) -> float:
     if not lead_s > 0.0:
         raise ConfigError(f"lead_s is {lead_s}; give seconds above 0, such as {DEFAULT_LEAD_S}.")
     return lead_s
+
+
+def _checked_fade(fade_s: float) -> float:
+    if not 0.0 <= fade_s <= MOST_FADE_S:
+        raise ConfigError(f"fade_s is {fade_s}; give seconds from 0 to {MOST_FADE_S:g}, such as 0.01.")
+    return fade_s
 
 
 def _silently(message: str) -> None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from cf_agents.audio import AudioChunk, Word, resample
 from cf_agents.config import DecodeParams
-from cf_agents.encoding import Encoding, encode_s16
+from cf_agents.encoding import Encoding, decode, encode, encode_s16
 from cf_agents.errors import ConfigError, StreamClosed, SynthesisFailed, TextError
+from cf_agents.fade import fade_out
 from cf_agents.links.thread import ThreadLink
 from cf_agents.scheduler import Scheduler
 from cf_agents.stream import MOST_PIECES, RUNAWAY, Stream, _segment_seed
@@ -65,6 +66,7 @@ class Studio:
         steps: int = 2,
         sample_rate: int | None = None,
         encoding: Encoding = "s16le",
+        fade_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> Stream:
         params = DecodeParams(steps=steps)
@@ -76,6 +78,7 @@ class Studio:
             lead_s=lead_s,
             sample_rate=sample_rate,
             encoding=encoding,
+            fade_s=fade_s,
             clock=clock,
         )
 
@@ -350,6 +353,37 @@ async def test_heard_is_bounded_by_what_was_taken_and_told_by_the_caller() -> No
         async with studio.stream(clock=clock) as stream:
             stream.write("Nothing of this was played, ever.")
             assert (await stream.cancel()).text == ""
+
+
+@pytest.mark.parametrize("encoding", ["s16le", "mulaw"])
+async def test_a_cancel_hands_over_a_faded_tail_where_one_was_asked_for(encoding: Encoding) -> None:
+    clock = FakeClock()
+    async with open_studio() as studio, studio.stream(clock=clock, encoding=encoding, fade_s=0.01) as stream:
+        write_in_pieces(stream, TEXT)
+        taken = [await stream.__anext__() for _ in range(3)]
+        clock.now += 0.2
+        heard = await stream.cancel()
+        assert await collect(stream) == []
+    assert heard.seconds == pytest.approx(0.2)
+    sound = b"".join(chunk.pcm for chunk in taken)
+    follows = decode(sound, encoding)[4800 : 4800 + 240]
+    assert heard.tail == encode(fade_out(follows), encoding)
+    assert await stream.cancel(at_s=0.0) == heard
+
+
+async def test_no_tail_comes_from_audio_that_was_not_taken_or_was_not_asked_for() -> None:
+    clock = FakeClock()
+    async with open_studio() as studio:
+        async with studio.stream(clock=clock, fade_s=0.01) as stream:
+            write_in_pieces(stream, TEXT)
+            taken = await stream.__anext__()
+            while len(stream.stats.delivered) < 3:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+            assert len((await stream.cancel(at_s=taken.duration_s - 0.004)).tail) == 2 * 96
+        async with studio.stream(clock=clock) as stream:
+            write_in_pieces(stream, TEXT)
+            await stream.__anext__()
+            assert (await stream.cancel(at_s=0.0)).tail == b""
 
 
 async def test_many_streams_at_once_keep_apart() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cf_agents.links.base import Block
-from cf_agents.stats import Delivered, StreamStats, Written
-from cf_agents.timeline import EMPTY, PLAYING, SHADED, SOLID, TICK, axis, draw, playback_spans
+from cf_agents.stats import Delivered, StreamStats, Written, playback_spans
+from cf_agents.timeline import EMPTY, PLAYING, SHADED, SOLID, TICK, axis, draw
 
 
 def stats() -> StreamStats:
