@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.loop import Schedule, Trainer, load_newest, newest_state, plot
+from training.loop import Deadline, Schedule, Trainer, load_newest, newest_state, plot
 
 
 def trainer(folder: Path, steps: int, **knobs: int) -> Trainer:
@@ -95,3 +95,54 @@ def test_the_log_is_drawn(tmp_path: Path) -> None:
 def test_a_stage_that_never_ran_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run that stage first"):
         load_newest(tmp_path, nn.Linear(1, 1))
+
+
+def test_a_deadline_ends_a_run_with_the_rate_at_nothing(tmp_path: Path) -> None:
+    now = [100.0]
+    deadline = Deadline(end_s=200.0, fall_s=50.0, warm_up=4, clock=lambda: now[0])
+    assert [deadline.at(step) for step in (0, 1, 3, 50)] == [0.25, 0.5, 1.0, 1.0]
+    now[0] = 175.0
+    assert deadline.at(50) == 0.5
+    assert not deadline.over(50)
+    run = trainer(tmp_path, 1)
+    run.schedule = deadline
+    of = losses(run.module)
+
+    def losses_over_time(step: int) -> dict[str, Tensor]:
+        now[0] += 10.0
+        return of(step)
+
+    run.run(losses_over_time)
+    assert run.step == 3
+    assert run.optimisers[0].param_groups[0]["lr"] == 0.0
+    assert newest_state(tmp_path) is not None, "the last step is saved, whatever its number"
+
+
+def test_the_running_mean_is_kept_and_is_what_is_loaded(tmp_path: Path) -> None:
+    def of(mean: float | None, steps: int) -> Trainer:
+        made = trainer(tmp_path, steps, save_every=3)
+        made.mean = mean
+        made.__post_init__()
+        return made
+
+    run = of(0.5, 3)
+    seen = [weights(run.module)]
+    step = losses(run.module)
+
+    def watched(number: int) -> dict[str, Tensor]:
+        if number:
+            seen.append(weights(run.module))
+        return step(number)
+
+    run.run(watched)
+    seen.append(weights(run.module))
+    expected = seen[0]
+    for number, values in enumerate(seen[1:]):
+        share = min(0.5, (number + 1) / (number + 10))
+        expected = share * expected + (1 - share) * values
+    loaded = load_newest(tmp_path, nn.Linear(3, 1))
+    assert torch.allclose(weights(loaded), expected, atol=1e-6)
+    assert not torch.equal(weights(loaded), weights(run.module))
+    again = of(0.5, 6)
+    assert torch.equal(weights(again.module), weights(run.module)), "training goes on from the weights, not from their mean"
+    assert torch.allclose(torch.cat([value.flatten() for value in again.averaged.values()]), expected)

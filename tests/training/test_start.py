@@ -1,0 +1,149 @@
+"""A decoder goes on from a checkpoint folder alone: with its weights, on shards of tokens, into a folder alike in all else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cf_agents
+from cf_agents.checkpoint import T3_FILE, Checkpoint
+from cf_agents.models.t3 import T3
+from training import export, speech, start, token_data
+from training.batches import Batches, Sizes
+from training.config import POCKET, SPEAKERS
+from training.decoder import CONTINUED
+from training.objective import DecoderTrainer
+from training.stages import Plan, Work, run
+from training.token_data import TokenSet
+
+SHIPPED = Path(cf_agents.__file__).parent / "pocket"
+TEXTS = (
+    "Hello there.",
+    "It is three fifteen PM.",
+    "yes.",
+    "the green one is on the table, and the blue one is under it, i think.",
+    "Thank you, Anna.",
+) * 4
+needs_speech = pytest.mark.skipif(not speech.available(), reason="libespeak-ng is not installed")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    token_data.write(folder / "000", SHIPPED, TEXTS, seed=6)
+    return folder
+
+
+def test_the_decoder_that_is_gone_on_with_is_the_folders_own() -> None:
+    module = DecoderTrainer(POCKET.t3)
+    start.fill(module, SHIPPED)
+    shipped = T3(POCKET.t3)
+    Checkpoint.open(SHIPPED).fill(shipped)
+    for name, table in module.tables().items():
+        # fp16 does not keep sums exactly: half a step at the size of the largest
+        assert torch.allclose(table, shipped.state_dict()[name], atol=2e-3), name
+    for name in ("tfmr.layers.0.mlp.up_proj.weight", "text_emb.weight", "cond_enc.spkr_enc.bias"):
+        assert torch.equal(module.t3.state_dict()[name], shipped.state_dict()[name])
+    assert float(module.digits_in.detach().abs().mean()) > 0.01, "codes share what their digits share"
+
+
+def test_training_does_not_write_into_the_folders_file() -> None:
+    before = (SHIPPED / T3_FILE).read_bytes()
+    module = DecoderTrainer(POCKET.t3)
+    start.fill(module, SHIPPED)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1.0)
+    assert (SHIPPED / T3_FILE).read_bytes() == before
+
+
+def test_speakers_are_those_of_the_folders_voices() -> None:
+    found = start.speakers(SHIPPED)
+    assert found.shape == (len(SPEAKERS), POCKET.t3.speaker_dim)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-3)
+    assert not np.allclose(found[0], found[1])
+
+
+def test_another_decoder_leaves_every_other_file_as_it_is(tmp_path: Path) -> None:
+    decoder = T3(POCKET.t3)
+    Checkpoint.open(SHIPPED).fill(decoder)
+    with torch.no_grad():
+        decoder.text_emb.weight.add_(0.5)
+    export.replace_decoder(SHIPPED, tmp_path / "made", decoder)
+    before, after = files(SHIPPED), files(tmp_path / "made")
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == {T3_FILE}
+    again = T3(POCKET.t3)
+    Checkpoint.open(tmp_path / "made").fill(again)
+    assert torch.allclose(again.text_emb.weight, decoder.text_emb.weight, atol=2e-3)
+
+
+@needs_speech
+def test_a_shard_holds_what_the_folders_tokenizer_hears(shards: Path) -> None:
+    data = TokenSet(shards)
+    assert data.texts == list(TEXTS)
+    assert set(data.speakers) == {0, 1}
+    first, count = int(data.offsets[1]), int(data.lengths[1])
+    said = speech.speak(data.texts[1], SPEAKERS[data.speakers[1]])
+    assert said is not None
+    # The engine carries a little state from one sentence to the next, so samples are not equal.
+    assert abs(said.tokens - count) <= 3
+    from cf_agents.models.reference.features import resample_sinc
+
+    heard = token_data.speech_tokenizer(SHIPPED).tokenize(resample_sinc(torch.from_numpy(said.wave), 24_000, 16_000)).numpy()
+    shared = min(count, len(heard))
+    assert (heard[:shared] == data.tokens(first, count)[:shared]).mean() > 0.5
+    place = data.place(first, count)
+    assert (np.diff(place) >= 0).all()
+    assert place[-1] > len(data.texts[1]) - 5
+    assert data.token_phones(first, count).max() < len(speech.PHONES)
+
+
+@needs_speech
+def test_shards_that_are_finished_later_join_and_half_made_ones_do_not(shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    folder.symlink_to(shards)
+    data = TokenSet(folder)
+    known, tokens = len(data), data.tokens(0, int(data.offsets[-1]))
+    batches = Batches(data, POCKET.t3, start.speakers(SHIPPED), Sizes(300, 1), np.random.default_rng(0))
+    batches.next(640)
+    half = shards / "001"
+    half.mkdir()
+    (half / "tokens.i16").write_bytes(b"12")
+    data.refresh()
+    assert len(data) == known
+    token_data.write(half, SHIPPED, ["a sentence that came later."], seed=4)
+    seen = [row for _ in range(40) for row in batches.next(640).text.tolist()]
+    assert len(data) == known + 1
+    assert np.array_equal(data.tokens(0, len(tokens)), tokens), "numbers of utterances stay what they are"
+    assert any(row[1] == 4 and row[2] == 2 for row in seen), "and it is trained on"
+
+
+@needs_speech
+def test_a_folder_is_trained_on_and_exported(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokens").mkdir()
+    for side in ("train", "held_out"):
+        (tmp_path / "tokens" / side).symlink_to(shards)
+    decoder = replace(CONTINUED, steps=2, sizes=Sizes(speech_tokens=200))
+    work = Work(tmp_path, plan=Plan(decoder=decoder), start=SHIPPED, target=tmp_path / "made")
+    run("decoder", work)
+    run("export", work)
+    before, after = files(SHIPPED), files(tmp_path / "made")
+    assert {name for name in before if before[name] != after[name]} == {T3_FILE}
+    log = (tmp_path / "decoder" / "log.csv").read_text()
+    assert "held_out_right_1" in log
+    right = float(next(line for line in log.splitlines() if "held_out_right_0.5" in line).split(",")[2])
+    assert right > 0.2, "two small steps do not forget what the folder knows; a decoder from nothing gets none right"
+
+
+def test_without_a_folder_to_start_from_a_shard_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--start"):
+        run("shard", Work(tmp_path))
