@@ -1,0 +1,251 @@
+"""The plugin's face: LiveKit's `TTS` and its two kinds of stream, on a `cf_agents` engine that they share.
+
+    push_text --> _input_ch --> cf_agents.Stream.write      (a task of its own: text and audio do not wait for each other)
+    frames <-- AudioEmitter <-- chunks, each with its words
+
+Synthesis happens elsewhere, so nothing here takes the event loop's time, and a cancelled stream is silent at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cf_agents
+from cf_agents import DecodeParams, Voice
+from cf_agents.errors import ConfigError, StreamClosed
+from livekit.agents import APIConnectOptions, APIError, APITimeoutError, tts, utils
+from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr, TimedString
+
+from livekit.plugins.cf_agents.errors import api_error
+from livekit.plugins.cf_agents.model import Engine, Model
+
+FRAME_MS = 50
+"""LiveKit's own 200 ms leave gaps where blocks come just in time."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a stream takes along when it starts."""
+
+    voice: Voice | str | Path
+    params: DecodeParams | str
+    lead_s: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.params, str):
+            DecodeParams.preset(self.params)
+        if not self.lead_s > 0.0:
+            raise ConfigError(f"lead_s is {self.lead_s}; give seconds above 0, such as 2.0.")
+
+
+class TTS(tts.TTS):
+    """Speech for an `AgentSession`, in this language model's own words as they are written, with the time of each word.
+
+    Share one among the sessions of a process, or make one for each: the model is loaded once.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Path | Callable[[], Engine] = "pocket",
+        voice: Voice | str | Path = "default",
+        params: DecodeParams | str = "released",
+        lead_s: float = 2.0,
+        sample_rate: int = 24_000,
+    ) -> None:
+        """Nothing is loaded here: `prewarm`, which a session calls, begins it, or else the first text.
+
+        model: "pocket" (comes with cf_agents), a checkpoint folder or a hub id. Or a function that makes a `cf_agents.TTS` of
+        your own options, such as `lambda: cf_agents.TTS.load("pocket", link="thread")`; this TTS then opens and closes it.
+        voice: a name of the model's voices, a voice file, or a `cf_agents.Voice`. params: decoding knobs or the name of a
+        preset. lead_s: seconds of audio made ahead of playback at most; what is made past an interruption is waste.
+        sample_rate: Hz of the frames.
+
+        Raises `cf_agents.ConfigError` for a preset or lead that means nothing. A voice is looked for when it is first spoken
+        with.
+        """
+        super().__init__(
+            capabilities=tts.TTSCapabilities(streaming=True, aligned_transcript=True), sample_rate=sample_rate, num_channels=1
+        )
+        self._settings = _Settings(voice, params, lead_s)
+        self._name = "custom" if callable(model) else str(model)
+        self._model = Model(model if callable(model) else lambda: cf_agents.TTS.load(model))
+        self._streams: weakref.WeakSet[ChunkedStream | SynthesizeStream] = weakref.WeakSet()
+
+    @property
+    def model(self) -> str:
+        """Name of the model, for metrics."""
+        return self._name
+
+    @property
+    def provider(self) -> str:
+        """Name of who speaks, for metrics."""
+        return "cf_agents"
+
+    def update_options(
+        self,
+        *,
+        voice: NotGivenOr[Voice | str | Path] = NOT_GIVEN,
+        params: NotGivenOr[DecodeParams | str] = NOT_GIVEN,
+        lead_s: NotGivenOr[float] = NOT_GIVEN,
+    ) -> None:
+        """Speak otherwise from the next stream on, which is the next reply. Raises as the constructor does."""
+        given = {"voice": voice, "params": params, "lead_s": lead_s}
+        self._settings = replace(self._settings, **{name: value for name, value in given.items() if utils.is_given(value)})
+
+    def prewarm(self) -> None:
+        """Begin to load the model, in the background. Returns at once; may be called before there is an event loop."""
+        with contextlib.suppress(StreamClosed):
+            self._model.start()
+
+    def synthesize(self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> ChunkedStream:
+        """The whole of a text, as fast as the machine makes it."""
+        stream = ChunkedStream(tts=self, input_text=text, conn_options=conn_options)
+        self._streams.add(stream)
+        return stream
+
+    def stream(self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> SynthesizeStream:
+        """One reply, from text as it is written. `flush` ends it as `end_input` does: a stream is one segment."""
+        stream = SynthesizeStream(tts=self, conn_options=conn_options)
+        self._streams.add(stream)
+        return stream
+
+    async def aclose(self) -> None:
+        """End every stream and let go of the model. Closing twice is fine."""
+        await asyncio.gather(*(stream.aclose() for stream in list(self._streams)))
+        await self._model.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _speaking(self, timeout_s: float, lead_s: float | None = None) -> AsyncIterator[cf_agents.Stream]:
+        """A stream of the engine with the settings of now. Nothing comes out of it, nor is worked on, once this is left."""
+        settings = self._settings
+        try:
+            engine = await self._model.get(timeout_s)
+        except TimeoutError as error:
+            raise APITimeoutError(f"{self._name} is not loaded after {timeout_s:g} s; it goes on loading.") from error
+        voice = settings.voice
+        if isinstance(voice, Path) or (isinstance(voice, str) and voice.endswith(".safetensors")):
+            voice = await asyncio.to_thread(Voice.load, voice)
+        stream = engine.stream(
+            voice, params=settings.params, lead_s=lead_s or settings.lead_s, sample_rate=self.sample_rate
+        )
+        try:
+            yield stream
+        finally:
+            # Waiting for the far side to confirm would hold up the framework's interruption for a denoising step.
+            stream.cancel_nowait()
+
+
+class ChunkedStream(tts.ChunkedStream):
+    """See `TTS.synthesize`."""
+
+    _tts: TTS
+
+    async def _run(self, output_emitter: tts.AudioEmitter) -> None:
+        output_emitter.initialize(
+            request_id=utils.shortuuid(),
+            sample_rate=self._tts.sample_rate,
+            num_channels=self._tts.num_channels,
+            mime_type="audio/pcm",
+            frame_size_ms=FRAME_MS,
+        )
+        if not self._input_text.strip():
+            return
+        with _as_api_errors(lambda: output_emitter.pushed_duration() > 0.0):
+            asked = time.perf_counter()
+            async with self._tts._speaking(self._conn_options.timeout, lead_s=math.inf) as stream:
+                self._acquire_time = time.perf_counter() - asked
+                stream.write(self._input_text)
+                stream.end()
+                await _pass_on(stream, output_emitter)
+                self._set_token_usage(output_tokens=stream.stats.tokens)
+        output_emitter.flush()
+
+
+class SynthesizeStream(tts.SynthesizeStream):
+    """See `TTS.stream`."""
+
+    _tts: TTS
+
+    async def _run(self, output_emitter: tts.AudioEmitter) -> None:
+        request_id = utils.shortuuid()
+        output_emitter.initialize(
+            request_id=request_id,
+            sample_rate=self._tts.sample_rate,
+            num_channels=self._tts.num_channels,
+            mime_type="audio/pcm",
+            frame_size_ms=FRAME_MS,
+            stream=True,
+        )
+        text = await self._first_text()
+        if not text:
+            return
+        with _as_api_errors(lambda: output_emitter.pushed_duration() > 0.0):
+            asked = time.perf_counter()
+            async with self._tts._speaking(self._conn_options.timeout) as stream:
+                self._acquire_time = time.perf_counter() - asked
+                output_emitter.start_segment(segment_id=request_id)
+                writer = asyncio.create_task(self._write(stream, text), name="cf_agents.write")
+                try:
+                    await _pass_on(stream, output_emitter)
+                    await writer
+                finally:
+                    await utils.aio.cancel_and_wait(writer)
+                self._set_token_usage(output_tokens=stream.stats.tokens)
+                output_emitter.end_segment()
+
+    async def _first_text(self) -> str:
+        """The beginning of the text, with something in it that is not white space; empty if there is none."""
+        text = ""
+        async for item in self._input_ch:
+            if isinstance(item, str):
+                text += item
+                if text.strip():
+                    return text
+        return ""
+
+    async def _write(self, stream: cf_agents.Stream, text: str) -> None:
+        # A stream that has failed takes no text; its reader raises why.
+        with contextlib.suppress(StreamClosed):
+            stream.write(text)
+            self._begin_clock(stream)
+            async for item in self._input_ch:
+                if not isinstance(item, str):
+                    break
+                stream.write(item)
+                self._begin_clock(stream)
+            stream.end()
+            self._begin_clock(stream)
+
+    def _begin_clock(self, stream: cf_agents.Stream) -> None:
+        """The time to first audio counts from the first stretch of text that is spoken, not from its first letter."""
+        if stream.stats.segments:
+            self._mark_started()
+
+
+async def _pass_on(stream: cf_agents.Stream, emitter: tts.AudioEmitter) -> None:
+    async for chunk in stream:
+        # Words go to the next frame, so they come before the audio they begin in.
+        emitter.push_timed_transcript([TimedString(word.text, word.start_s, word.end_s) for word in chunk.words])
+        emitter.push(chunk.pcm)
+
+
+@contextlib.contextmanager
+def _as_api_errors(audio_went_out: Callable[[], bool]) -> Iterator[None]:
+    """The framework handles nothing else. It would repeat what was heard when it tried again, so then there is no other try."""
+    try:
+        yield
+    except Exception as cause:
+        error = api_error(cause)
+        if audio_went_out():
+            error.retryable = False
+        if error is cause:
+            raise
+        raise error from cause
