@@ -88,6 +88,8 @@ class _Opening:
         return self.engine.done() and self.engine.exception() is not None
 
     async def wait(self, timeout_s: float) -> None:
+        if self.engine.done():
+            return
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 

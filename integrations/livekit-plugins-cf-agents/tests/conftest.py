@@ -1,0 +1,43 @@
+"""What the tests of the LiveKit plugin may rely on: a clock that jumps, and a `TTS` on an engine that speaks by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from livekit.plugins import cf_agents
+from livekit_fakes import FakeEngine
+from virtual_time import VirtualLoop, virtual_time
+
+__all__ = ["virtual_time"]
+
+
+@pytest.fixture
+def anyio_backend(virtual_time: None) -> object:
+    """LiveKit runs on asyncio. A module of real threads and processes names a real loop instead."""
+    return "asyncio", {"loop_factory": VirtualLoop}
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """What `speech` speaks with."""
+    return FakeEngine()
+
+
+@pytest.fixture
+async def speech(engine: FakeEngine) -> AsyncIterator[cf_agents.TTS]:
+    """A plugin that has loaded."""
+    speech = cf_agents.TTS(model=lambda: engine)
+    await loaded(speech)
+    yield speech
+    await speech.aclose()
+
+
+async def loaded(speech: cf_agents.TTS) -> None:
+    """Wait for what another thread does."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    with loop.waiting():
+        await speech._model.get(10.0)

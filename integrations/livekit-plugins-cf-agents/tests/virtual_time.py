@@ -1,0 +1,67 @@
+"""An event loop whose clock jumps to the next timer instead of waiting for it: minutes of dialogue in a moment, the same each time.
+
+Only for what lives on the loop alone; while a thread is worked for, use a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import selectors
+import time
+from collections.abc import Iterator
+
+import pytest
+
+START = 1000.0
+"""Small, so that sums of times lose nothing a timer would wait for."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    now = START
+    jumps = True
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0 if timeout is not None and self.jumps else timeout)
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Starts at `START`."""
+
+    def __init__(self) -> None:
+        self.clock = _JumpingSelector()
+        super().__init__(self.clock)
+
+    def time(self) -> float:
+        return self.clock.now
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for timers as other loops do, for what another thread does meanwhile."""
+        self.clock.jumps = False
+        try:
+            yield
+        finally:
+            self.clock.jumps = True
+
+
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the clocks of `time` tell the virtual loop's time to whoever runs on one."""
+
+    def clock(real: object) -> object:
+        def now() -> float:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                loop = None
+            return loop.time() if isinstance(loop, VirtualLoop) else real()
+
+        return now
+
+    for name in ("time", "monotonic", "perf_counter"):
+        monkeypatch.setattr(time, name, clock(getattr(time, name)))
+    yield
