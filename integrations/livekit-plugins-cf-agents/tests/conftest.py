@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-
 from livekit.plugins import cf_agents
-from livekit_fakes import FakeEngine
+from livekit_fakes import FakeEngine, loaded
 from virtual_time import VirtualLoop, virtual_time
 
 __all__ = ["virtual_time"]
@@ -33,11 +31,3 @@ async def speech(engine: FakeEngine) -> AsyncIterator[cf_agents.TTS]:
     await loaded(speech)
     yield speech
     await speech.aclose()
-
-
-async def loaded(speech: cf_agents.TTS) -> None:
-    """Wait for what another thread does."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop)
-    with loop.waiting():
-        await speech._model.get(10.0)

@@ -12,24 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-
-from cf_agents import DecodeParams, Stream, Voice
-from cf_agents.errors import CfAgentsError, VoiceError
-from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, llm, tts, voice
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, USERDATA_TIMED_TRANSCRIPT, APIConnectOptions, TimedString
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities, TextOutput
 from livekit.agents.voice.transcription import TranscriptSynchronizer
+from livekit.plugins import cf_agents
+from virtual_time import VirtualLoop
+
+from cf_agents import DecodeParams, Stream, Voice
+from cf_agents.errors import CfAgentsError, VoiceError
+from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
 from tests.fakes import fake_voice
 
 SAMPLE_RATE = 24_000
 
 
 class FakeEngine:
-    """Speaks 15 characters a second in blocks of `audio_s`, each `block_s` after the one before. All samples of its stream number
-    N are N + 1, so that audio says whose it is. error: what a stream ends with after `fail_after` blocks. on_open: called before
-    a stream is made. silent: a stream that is closed is told nothing.
+    """Speaks 15 characters a second in blocks of `audio_s`, each `block_s` after the one before, as far ahead as it may.
+
+    All samples of its stream number N are N + 1, so that audio says whose it is. error: what a stream ends with after
+    `fail_after` blocks. on_open: called before a stream is made. silent: a stream that is closed is told nothing.
     """
 
     def __init__(self) -> None:
@@ -61,7 +64,7 @@ class FakeEngine:
         return Stream(self, fake_voice(), params=DecodeParams(), seed=1, lead_s=lead_s or 2.0, sample_rate=sample_rate)
 
     def open(self, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> FakeSession:
-        session = FakeSession(self, len(self.sessions), receive)
+        session = FakeSession(self, len(self.sessions), lead_s, receive)
         self.sessions.append(session)
         return session
 
@@ -76,11 +79,14 @@ class FakeSession:
 
     engine: FakeEngine
     number: int
+    lead_s: float
     receive: Callable[[Event], None]
     segments: list[Segment] = field(default_factory=list)
     blocks: int = 0
     spoken: int = 0
+    made_s: float = 0.0
     closed: bool = False
+    _first_at: float = 0.0
     _worker: asyncio.Task[None] | None = None
 
     def submit(self, segment: Segment) -> None:
@@ -105,13 +111,16 @@ class FakeSession:
             left = max(1, round(len(segment.text) / 15 * SAMPLE_RATE))
             while left:
                 began = time.monotonic()
-                await asyncio.sleep(self.engine.block_s)
+                self._first_at = self._first_at or began + self.engine.block_s
+                ahead_s = self.made_s - (began - self._first_at)
+                await asyncio.sleep(max(self.engine.block_s, ahead_s - self.lead_s))
                 if self.engine.error is not None and self.blocks >= self.engine.fail_after:
                     self.receive(Failed(self.engine.error))
                     return
                 count = min(left, round(self.engine.audio_s * SAMPLE_RATE))
                 left -= count
                 self.blocks += 1
+                self.made_s += count / SAMPLE_RATE
                 now = time.monotonic()
                 pcm = np.full(count, self.number + 1, "<i2").tobytes()
                 self.receive(Audio(segment.index, pcm, not left, Block(16, 8, began, now, now)))
@@ -181,8 +190,8 @@ class Heard:
 
     @property
     def text(self) -> str:
-        """The words that had begun when it ended."""
-        return "".join(word for word in self.words if word.start_time < self.played_s)
+        """The words that were over when it ended."""
+        return "".join(word for word in self.words if word.end_time <= self.played_s)
 
 
 class Loudspeaker(AudioOutput):
@@ -255,20 +264,21 @@ class Conversation:
     def last(self) -> Heard:
         return self.loudspeaker.heard[-1]
 
+    def messages(self) -> list[llm.ChatMessage]:
+        """The agent's part of the history."""
+        items = self.session.history.items
+        return [item for item in items if isinstance(item, llm.ChatMessage) and item.role == "assistant"]
+
     def said(self) -> list[str]:
-        """The agent's messages, as the history has them."""
-        return [
-            item.text_content or ""
-            for item in self.session.history.items
-            if isinstance(item, llm.ChatMessage) and item.role == "assistant"
-        ]
+        """The text of `messages`."""
+        return [message.text_content or "" for message in self.messages()]
 
     async def reply(self, interrupt_after_s: float | None = None) -> voice.SpeechHandle:
         """One turn; interrupted so long after its first sound, if at all."""
         count = len(self.loudspeaker.heard)
         handle = self.session.generate_reply(user_input="Go on.")
         if interrupt_after_s is not None:
-            while len(self.loudspeaker.heard) == count:
+            while len(self.loudspeaker.heard) == count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await asyncio.sleep(interrupt_after_s)
             await self.session.interrupt()
@@ -277,7 +287,9 @@ class Conversation:
 
 
 @contextlib.asynccontextmanager
-async def conversation(speech: tts.TTS, script: Script, *, aligned: bool = True, **options: object) -> AsyncIterator[Conversation]:
+async def conversation(
+    speech: tts.TTS, script: Script, *, aligned: bool = True, **options: object
+) -> AsyncIterator[Conversation]:
     """A session around `speech`, wired as LiveKit wires a room's, closed at the end."""
     session = AgentSession(
         llm=script,
@@ -300,3 +312,11 @@ async def conversation(speech: tts.TTS, script: Script, *, aligned: bool = True,
     finally:
         await session.aclose()
         await synchroniser.aclose()
+
+
+async def loaded(speech: cf_agents.TTS) -> None:
+    """Wait for what another thread does."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    with loop.waiting():
+        await speech._model.get(10.0)

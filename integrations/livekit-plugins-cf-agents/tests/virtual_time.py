@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer instead of waiting for it: minutes of dialogue in a moment, the same each time.
+"""An event loop whose clock jumps to the next timer instead of waiting: minutes of dialogue in a moment, the same each time.
 
 Only for what lives on the loop alone; while a thread is worked for, use a real one.
 """
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -49,10 +49,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 @pytest.fixture
-def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the clocks of `time` tell the virtual loop's time to whoever runs on one."""
 
-    def clock(real: object) -> object:
+    def clock(real: Callable[[], float]) -> Callable[[], float]:
         def now() -> float:
             try:
                 loop = asyncio.get_running_loop()
@@ -64,4 +64,3 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for name in ("time", "monotonic", "perf_counter"):
         monkeypatch.setattr(time, name, clock(getattr(time, name)))
-    yield

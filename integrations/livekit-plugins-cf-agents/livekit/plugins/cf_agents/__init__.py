@@ -8,7 +8,6 @@ Importing this starts no thread, no event loop and no model, so LiveKit's forkse
 from __future__ import annotations
 
 from livekit.agents import Plugin
-
 from livekit.plugins.cf_agents.plugin import CfAgentsPlugin
 from livekit.plugins.cf_agents.tts import TTS, ChunkedStream, SynthesizeStream
 from livekit.plugins.cf_agents.version import __version__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from livekit.agents import APIConnectionError, APIError, APIStatusError
+
 from cf_agents.errors import (
     Busy,
     CfAgentsError,
@@ -14,7 +16,6 @@ from cf_agents.errors import (
     VoiceError,
     WorkerDied,
 )
-from livekit.agents import APIConnectionError, APIError, APIStatusError
 
 BAD_REQUEST, FULL_HOUSE, FAILED = 400, 429, 500
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from livekit.agents import Plugin
-
 from livekit.plugins.cf_agents.log import logger
 from livekit.plugins.cf_agents.version import __version__
 

@@ -17,14 +17,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from livekit.agents import APIConnectOptions, APITimeoutError, tts, utils
+from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr, TimedString
+from livekit.plugins.cf_agents.errors import api_error
+from livekit.plugins.cf_agents.model import Engine, Model
+
 import cf_agents
 from cf_agents import DecodeParams, Voice
 from cf_agents.errors import ConfigError, StreamClosed
-from livekit.agents import APIConnectOptions, APIError, APITimeoutError, tts, utils
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr, TimedString
-
-from livekit.plugins.cf_agents.errors import api_error
-from livekit.plugins.cf_agents.model import Engine, Model
 
 FRAME_MS = 50
 """LiveKit's own 200 ms leave gaps where blocks come just in time."""
@@ -133,9 +133,7 @@ class TTS(tts.TTS):
         voice = settings.voice
         if isinstance(voice, Path) or (isinstance(voice, str) and voice.endswith(".safetensors")):
             voice = await asyncio.to_thread(Voice.load, voice)
-        stream = engine.stream(
-            voice, params=settings.params, lead_s=lead_s or settings.lead_s, sample_rate=self.sample_rate
-        )
+        stream = engine.stream(voice, params=settings.params, lead_s=lead_s or settings.lead_s, sample_rate=self.sample_rate)
         try:
             yield stream
         finally:
