@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -12,25 +13,24 @@ Backend = Literal["auto", "dense", "flashinfer", "mlx"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantise = Literal[8, 4]
 
-_NOT_BUILT = {
-    "flashinfer": "The paged engine on FlashInfer kernels",
-}
-
-
 _NO_MLX = "The engine on MLX needs the package mlx: pip install 'cf-agents[mlx]'"
+_NO_FLASHINFER = "The paged engine on FlashInfer needs the package flashinfer-python: pip install 'cf-agents[flashinfer]'"
+_OLDEST_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True)
 class Choice:
     """What will run, and one sentence on why."""
 
-    backend: Literal["dense", "mlx"]
+    backend: Literal["dense", "flashinfer", "mlx"]
     device: str
     """Torch's: of the whole model, or with MLX of the vocoder; MLX takes the Apple GPU where there is one, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"]
     why: str
     quantise: Quantise | None = None
     """Bits of the decoder's weights."""
+    graphs: bool = False
+    """Whole denoising steps are captured as CUDA graphs."""
 
 
 def check_names(backend: str, dtype: str, quantise: int | None = None) -> None:
@@ -48,17 +48,17 @@ def check_names(backend: str, dtype: str, quantise: int | None = None) -> None:
         raise ConfigError(f"quantise={quantise} is an option of backend='mlx'; {backend!r} runs weights as they are.")
     if backend == "mlx" and find_spec("mlx") is None:
         raise BackendUnavailable(f"{_NO_MLX}, or use backend='dense'.")
-    if backend in _NOT_BUILT:
-        raise BackendUnavailable(
-            f"{_NOT_BUILT[backend]} is not part of this version; use backend='dense', which runs on every device torch knows."
-        )
+    if backend == "flashinfer" and find_spec("flashinfer") is None:
+        raise BackendUnavailable(f"{_NO_FLASHINFER}, or use backend='dense'.")
+    if backend == "flashinfer" and dtype == "float32":
+        raise ConfigError("FlashInfer's kernels take bfloat16 and float16; leave dtype out, or use backend='dense'.")
 
 
 def choose(backend: str = "auto", device: str = "auto", dtype: str = "auto", quantise: int | None = None) -> Choice:
-    """Settle what "auto" leaves open: dense on CUDA, else MLX on an Apple GPU, else dense. Imports torch.
+    """Settle what "auto" leaves open: FlashInfer, else dense with CUDA graphs, else MLX on an Apple GPU, else dense.
 
-    MLX on a CPU runs only when asked for by name. Raises as `check_names` does, `ConfigError` for a device torch has no name
-    for and for `quantise` where the choice is not MLX, and `BackendUnavailable` for what is not in this machine.
+    Imports torch. MLX on a CPU runs only when asked for by name. Raises as `check_names` does, `ConfigError` for a device torch
+    has no name for and for `quantise` where the choice is not MLX, and `BackendUnavailable` for what is not in this machine.
     """
     check_names(backend, dtype, quantise)
     import torch
@@ -67,8 +67,8 @@ def choose(backend: str = "auto", device: str = "auto", dtype: str = "auto", qua
         return _choose_mlx(backend, device, dtype, quantise)
     if quantise is not None:
         raise ConfigError(
-            f"quantise={quantise} is an option of MLX, and 'auto' takes the dense engine on this machine: leave it out, or ask "
-            "for backend='mlx'."
+            f"quantise={quantise} is an option of MLX, and 'auto' takes torch on this machine: leave it out, or ask for "
+            "backend='mlx'."
         )
     if device == "auto":
         place = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,20 +76,54 @@ def choose(backend: str = "auto", device: str = "auto", dtype: str = "auto", qua
     else:
         place, why = device, "as asked"
         _check_device(place)
+    cuda = place.startswith("cuda")
+    missing = _flashinfer_missing(place) if cuda else "FlashInfer's kernels need a CUDA device, and this is " + place
+    if backend == "flashinfer" and missing:
+        raise BackendUnavailable(f"{missing}, or use backend='dense'.")
     numbers: Literal["float32", "bfloat16", "float16"]
     match dtype:
         case "float32" | "bfloat16" | "float16":
             numbers = dtype
         case _:
-            numbers = "bfloat16" if place.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-    return Choice("dense", place, numbers, f"dense on {place} in {numbers}: {why}")
+            numbers = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+    if numbers == "float32" and not missing:
+        missing = "FlashInfer's kernels take bfloat16 and float16"
+    if backend != "dense" and not missing:
+        return Choice("flashinfer", place, numbers, f"flashinfer on {place} in {numbers}, with CUDA graphs: {why}", graphs=True)
+    with_graphs = ", with CUDA graphs" if cuda else ""
+    not_taken = f" ({missing})" if cuda and backend == "auto" else ""
+    return Choice("dense", place, numbers, f"dense on {place} in {numbers}{with_graphs}: {why}{not_taken}", graphs=cuda)
 
 
 def unavailable() -> dict[str, str]:
-    """The known back-ends that cannot be chosen, and why."""
-    found = {name: f"{what} is not part of this version" for name, what in _NOT_BUILT.items()}
-    missing = _mlx_missing()
-    return found | ({"mlx": missing} if missing else {})
+    """The known back-ends that cannot be chosen, and why. Imports torch."""
+    reasons = {"flashinfer": _flashinfer_missing("cuda"), "mlx": _mlx_missing()}
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _flashinfer_missing(device: str) -> str | None:
+    """Why FlashInfer cannot be had on a CUDA device; None where it can."""
+    import torch
+
+    if find_spec("flashinfer") is None:
+        return _NO_FLASHINFER
+    if not torch.cuda.is_available():
+        return f"FlashInfer's kernels need a CUDA device, and torch {torch.__version__} finds none"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _OLDEST_CAPABILITY:
+        return "FlashInfer's kernels need compute capability 8.0 or newer, and {} has {}.{}".format(device, *capability)
+    if find_spec("flashinfer_jit_cache") is None and not _cuda_compiler():
+        return (
+            "FlashInfer compiles its kernels on first use, and there is no nvcc: install the CUDA toolkit, or the package "
+            "flashinfer-jit-cache"
+        )
+    return None
+
+
+def _cuda_compiler() -> bool:
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    return CUDA_HOME is not None or shutil.which("nvcc") is not None
 
 
 def _choose_mlx(backend: str, device: str, dtype: str, quantise: int | None) -> Choice:

@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -187,7 +187,7 @@ class Denoised(NamedTuple):
 class Decoder:
     """Runs utterances' decodings over one engine. Not thread-safe: the thread that owns the engine owns this."""
 
-    def __init__(self, engine: Engine, graphs: StepGraphs | None = None) -> None:
+    def __init__(self, engine: Engine, graphs: StepGraphs[Any] | None = None) -> None:
         """graphs: recordings of steps over the same engine."""
         self._engine = engine
         self._graphs = graphs

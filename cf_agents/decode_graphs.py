@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,25 +30,22 @@ _BESIDE = {"tokens": ABSENT, "quantiles": 2.0}
 """What padding is filled with, where that is not 0."""
 
 
-class Planned(Protocol):
-    """What one forward needs, on the device."""
-
-    @property
-    def shape(self) -> Shape: ...
+P = TypeVar("P", bound=Hashable)
+"""What one forward needs, on the device; equal to itself only."""
 
 
-class PlannedEngine(Protocol):
+class PlannedEngine(Protocol[P]):
     """The part of `PagedEngine` that is needed: a score in three parts of which the middle one is device work alone."""
 
-    def prepare(self, rows: Sequence[Row | None], sizes: Sequence[int], width: int, shape: Shape | None = None) -> Planned: ...
-    def forward(self, prepared: Planned, tokens: Tensor) -> Scored: ...
+    def prepare(self, rows: Sequence[Row | None], sizes: Sequence[int], width: int, shape: Shape | None = None) -> P: ...
+    def forward(self, prepared: P, tokens: Tensor) -> Scored: ...
     def settle(self, rows: Sequence[Row | None]) -> None: ...
 
 
-class StepGraphs:
+class StepGraphs(Generic[P]):
     """Recordings of denoising steps over one engine."""
 
-    def __init__(self, engine: PlannedEngine, capture: Capture) -> None:
+    def __init__(self, engine: PlannedEngine[P], capture: Capture) -> None:
         self._engine = engine
         self._graphs: Graphs[Denoised] = Graphs(capture)
         self._fixed: dict[Hashable, tuple[StepBatch, Tensor]] = {}
@@ -80,7 +77,7 @@ class StepGraphs:
             prepared = self._engine.prepare(rows, [0] * len(rows), width, shape)
             self._run(key, fixed, fixed_step, prepared, denoise)
 
-    def _run(self, key: Hashable, fixed: StepBatch, step: Tensor, prepared: Planned, denoise: Denoise) -> Denoised:
+    def _run(self, key: Hashable, fixed: StepBatch, step: Tensor, prepared: P, denoise: Denoise) -> Denoised:
         def work() -> Denoised:
             return denoise(fixed, step, lambda tokens: self._engine.forward(prepared, tokens))
 

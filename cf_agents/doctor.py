@@ -19,7 +19,7 @@ _NEEDED = ("numpy", "anyio", "tokenizers", "safetensors", "huggingface-hub", "so
 _EXTRAS = {
     "sounddevice": "--play",
     "trio": "the other event loop",
-    "flashinfer-python": "the paged engine to come",
+    "flashinfer-python": "the paged engine on CUDA",
     "mlx": "the engine for Apple silicon",
 }
 

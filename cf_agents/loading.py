@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
+
+import torch
 
 from cf_agents.backends import Choice
 from cf_agents.checkpoint import IGNORED, S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
+from cf_agents.config import DecodeParams
 from cf_agents.decode import Decoder
 from cf_agents.engines.base import Engine
 from cf_agents.engines.dense import DenseEngine
@@ -17,6 +22,8 @@ from cf_agents.models.reference import ReferenceModel
 from cf_agents.models.t3 import T3
 from cf_agents.scheduler import Scheduler
 from cf_agents.vocoder import Vocoder
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_STREAM = 2
 """The conditional row and the null row of guidance."""
@@ -37,7 +44,7 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     checkpoint.fill(flow, S3GEN_FILE, "flow.", device=choice.device)
     checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
     vocoder = Vocoder(flow, hift)
-    scheduler = Scheduler(Decoder(engine), vocoder, vocoder.sample_rate)
+    scheduler = Scheduler(load_decoder(engine, choice, max_streams, progress), vocoder, vocoder.sample_rate)
     return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate)
 
 
@@ -48,7 +55,40 @@ def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine
     if choice.backend == "mlx":
         return _mlx_engine(checkpoint, t3, choice, max_rows)
     checkpoint.fill(t3, T3_FILE, dtype=choice.dtype, device=choice.device)
+    if choice.backend == "flashinfer" or choice.graphs:
+        return _paged_engine(t3, choice, max_rows)
     return DenseEngine(t3, max_rows=max_rows)
+
+
+def load_decoder(engine: Engine, choice: Choice, max_streams: int, progress: Callable[[str], None]) -> Decoder:
+    """The decoder over an engine; where it runs on graphs, those of the default knobs are recorded. Blocks."""
+    if not choice.graphs:
+        return Decoder(engine)
+    from cf_agents.decode_graphs import StepGraphs
+    from cf_agents.engines.graphs import CudaCapture
+    from cf_agents.engines.paged import PagedEngine
+
+    assert isinstance(engine, PagedEngine), "graphs are of the paged engine"
+    decoder = Decoder(engine, StepGraphs(engine, CudaCapture(torch.device(choice.device))))
+    progress(f"Recording the steps of up to {max_streams} streams as CUDA graphs")
+    began_s = time.monotonic()
+    decoder.record(DecodeParams(), max_streams)
+    logger.info("CUDA graphs were recorded in %.1f s.", time.monotonic() - began_s)
+    return decoder
+
+
+def _paged_engine(t3: T3, choice: Choice, max_rows: int) -> Engine:
+    """The dense engine's work over pages, in shapes that a graph can hold, or FlashInfer's kernels."""
+    from cf_agents.engines.paged import MAX_LENGTH, MOST_BLOCK, PagedEngine
+
+    positions = MAX_LENGTH + MOST_BLOCK
+    if choice.backend == "flashinfer":
+        from cf_agents.engines.flashinfer_attention import FlashInferAttention
+
+        return PagedEngine(t3, FlashInferAttention(t3, positions), max_rows=max_rows, pad_held=True)
+    from cf_agents.engines.paged_attention import TorchAttention
+
+    return PagedEngine(t3, TorchAttention(t3, positions), max_rows=max_rows, pad_held=True)
 
 
 def _mlx_engine(checkpoint: Checkpoint, t3: T3, choice: Choice, max_rows: int) -> Engine:

@@ -45,11 +45,83 @@ def test_a_device_of_torch_that_is_asked_for_is_had() -> None:
         choose("mlx", "teapot")
 
 
+class Cuda:
+    """A machine with a CUDA device; what it lacks is taken away by the test."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self.packages = {"flashinfer"}
+        self.capability = (9, 0)
+        self.compiler = True
+        for name, answer in (
+            ("is_available", lambda: True),
+            ("is_bf16_supported", lambda: True),
+            ("device_count", lambda: 1),
+            ("get_device_capability", lambda device: self.capability),
+        ):
+            patch.setattr(torch.cuda, name, answer)
+        patch.setattr(backends, "find_spec", lambda name: name if name in self.packages else None)
+        patch.setattr(backends, "_cuda_compiler", lambda: self.compiler)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    return Cuda(monkeypatch)
+
+
+def test_auto_takes_flashinfer_where_all_is_there(cuda: Cuda) -> None:
+    choice = choose()
+    assert (choice.backend, choice.device, choice.dtype, choice.graphs) == ("flashinfer", "cuda", "bfloat16", True)
+    assert choose("flashinfer", "cuda:0", "float16").dtype == "float16"
+    assert "flashinfer" not in unavailable()
+
+
+def test_what_flashinfer_lacks_is_said_and_dense_with_graphs_is_taken(cuda: Cuda) -> None:
+    def refused(why: str) -> None:
+        choice = choose()
+        assert (choice.backend, choice.device, choice.graphs) == ("dense", "cuda", True)
+        assert why in choice.why
+        with pytest.raises(BackendUnavailable, match=why):
+            choose("flashinfer")
+        assert why in unavailable()["flashinfer"]
+
+    cuda.compiler = False
+    refused("no nvcc")
+    cuda.packages.add("flashinfer_jit_cache")
+    assert choose().backend == "flashinfer"
+    cuda.capability = (7, 5)
+    refused("8.0 or newer, and cuda has 7.5")
+    cuda.packages.clear()
+    refused("package flashinfer-python")
+
+
+def test_float32_is_not_for_flashinfer(cuda: Cuda) -> None:
+    choice = choose(dtype="float32")
+    assert (choice.backend, choice.graphs) == ("dense", True)
+    assert "bfloat16 and float16" in choice.why
+    with pytest.raises(ConfigError, match="bfloat16 and float16"):
+        choose("flashinfer", dtype="float32")
+
+
+def test_dense_by_name_has_graphs_on_cuda_only(cuda: Cuda) -> None:
+    assert (choose("dense").backend, choose("dense").graphs) == ("dense", True)
+    assert choose("dense", "cpu").graphs is False
+    with pytest.raises(BackendUnavailable, match="this is cpu"):
+        choose("flashinfer", "cpu")
+
+
 @pytest.mark.usefixtures("apple")
 def test_cuda_comes_before_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert (choose().backend, choose().device) == ("dense", "cuda")
+    Cuda(monkeypatch)
+    assert (choose().backend, choose().device) == ("flashinfer", "cuda")
+
+
+def test_flashinfer_without_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    assert "finds none" in unavailable()["flashinfer"]
+    with pytest.raises(BackendUnavailable, match="CUDA device"):
+        choose("flashinfer")
 
 
 def test_mlx_on_a_cpu_runs_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ K = TypeVar("K", bound=Hashable)
 
 PAGE_SIZE = 16
 """Places of a page: a block of the released model."""
+MAX_LENGTH = 1024
+"""Places of a row unless said otherwise."""
 MOST_BLOCK = 128
 """The largest block that decoding knobs allow."""
 _MOST_SHAPES = 256
@@ -94,7 +96,7 @@ class PagedEngine(Generic[A]):
         attention: Attention[A],
         *,
         max_rows: int = 16,
-        max_length: int = 1024,
+        max_length: int = MAX_LENGTH,
         pages: int | None = None,
         pad_held: bool = False,
     ) -> None:
