@@ -6,18 +6,22 @@ lost, doubled or out of order shows in the audio.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cf_agents.config import DecodeParams
+from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Conditioning, Prefix
-from cf_agents.errors import EngineFull
+from cf_agents.errors import CfAgentsError, EngineFull
+from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
+from cf_agents.links.thread import Post, loop_post
+from cf_agents.stream import Stream
 from cf_agents.text_ids import TextIds
 from cf_agents.voice import Voice
 
@@ -176,3 +180,97 @@ def fake_sound(seed: int, start: int, count: int) -> NDArray[np.float32]:
     """Samples [start, start + count) of an utterance: a ramp that starts at a place of its own, exact in 16 bits."""
     place = (np.arange(start, start + count) + 7919 * (seed % 1009)) % (2 * FULL_SCALE)
     return ((place - FULL_SCALE) / FULL_SCALE).astype(np.float32)
+
+
+@dataclass(eq=False)
+class FakeSession:
+    """A stream's line to nobody: what it was told is kept, and what comes back is up to the test."""
+
+    voice: Voice
+    lead_s: float
+    link: FakeLink
+    post: Post
+    receive: Callable[[Event], None]
+    segments: list[Segment] = field(default_factory=list)
+    positions: list[float] = field(default_factory=list)
+    spoken: int = 0
+    closed: bool = False
+
+    def submit(self, segment: Segment) -> None:
+        self.segments.append(segment)
+        self.link.on_submit(self)
+
+    def report_position(self, seconds: float) -> None:
+        self.positions.append(seconds)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._send(Closed())
+
+    def give(self, seconds: float, last: bool = False) -> None:
+        """Audio of the segment that is next, a tone of the session's own."""
+        self.give_samples(np.full(round(seconds * SAMPLE_RATE), 1000 + self.link.sessions.index(self), np.int16), last)
+
+    def give_samples(self, samples: NDArray[np.int16], last: bool = False) -> None:
+        pcm = samples.astype("<i2").tobytes()
+        self._send(Audio(self.spoken, pcm, last, Block(8, 2, 0.0, 0.0, 0.0)))
+        self.spoken += last
+
+    def speak(self, seconds: float = 0.5) -> None:
+        """All that was submitted and not spoken, so long each."""
+        while self.spoken < len(self.segments):
+            self.give(seconds, last=True)
+
+    def fail(self, error: CfAgentsError) -> None:
+        self._send(Failed(error))
+
+    def _send(self, event: Event) -> None:
+        self.post(lambda: self.receive(event))
+
+
+class FakeLink:
+    """A link with no scheduler behind it. on_submit: what happens to a session that was given a segment."""
+
+    def __init__(self, on_submit: Callable[[FakeSession], None] = lambda session: None) -> None:
+        self.sample_rate = SAMPLE_RATE
+        self.sessions: list[FakeSession] = []
+        self.on_submit = on_submit
+
+    def open(self, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> FakeSession:
+        self.sessions.append(FakeSession(voice, lead_s, self, loop_post(), receive))
+        return self.sessions[-1]
+
+    async def aclose(self) -> None:
+        pass
+
+
+class FakeTTS:
+    """What an integration needs of a loaded `TTS`: real streams, over a fake link. error: what `stream` raises."""
+
+    def __init__(self, link: FakeLink | None = None) -> None:
+        self.link = link or FakeLink()
+        self.config = ModelConfig(name="fake")
+        self.sample_rate = self.link.sample_rate
+        self.voices = {name: fake_voice(name) for name in ("default", "male")}
+        self.error: CfAgentsError | None = None
+
+    def stream(
+        self,
+        voice: Voice | str = "default",
+        *,
+        params: DecodeParams | str | None = None,
+        seed: int | None = None,
+        lead_s: float | None = None,
+        sample_rate: int | None = None,
+    ) -> Stream:
+        if self.error is not None:
+            raise self.error
+        return Stream(
+            self.link,
+            self.voices[voice] if isinstance(voice, str) else voice,
+            params=DecodeParams.preset(params) if isinstance(params, str) else params or DecodeParams(),
+            seed=seed or 0,
+            lead_s=math.inf if lead_s is None else lead_s,
+            sample_rate=sample_rate,
+        )

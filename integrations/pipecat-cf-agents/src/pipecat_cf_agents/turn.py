@@ -1,0 +1,147 @@
+"""The speech of one audio context: core streams one after another, and where the listener is in them.
+
+    write --> Stream (of the settings at that time) --> chunks --> async for
+                     another one when the settings change
+
+Knows nothing of frames, pipelines or models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from cf_agents import AudioChunk, CfAgentsError, Stream, StreamClosed
+from cf_agents.playback import Playback
+
+
+class Turn:
+    """Written to and cancelled by the service, iterated by one task, which closes it. Times in seconds.
+
+    open_stream: a core stream with the settings of the moment.
+    """
+
+    def __init__(self, context_id: str, open_stream: Callable[[], Stream]) -> None:
+        self.context_id = context_id
+        self.text = ""
+        """All that was written, for the usage metric."""
+        self.made_s = 0.0
+        self.spoken = False
+        """All chunks have been iterated, or nothing more comes of it."""
+        self.cancelled = False
+        self.ended = asyncio.Event()
+        """No more text comes."""
+        self._open_stream = open_stream
+        self._writing: Stream | None = None
+        self._streams: deque[Stream] = deque()
+        self._opened: list[Stream] = []
+        self._changed = asyncio.Event()
+        self._error: CfAgentsError | None = None
+        self._playback: Playback | None = None
+        self._stream_at_s = 0.0
+        """Where the audio of the stream that is read began."""
+        self._zero_s = 0.0
+        """Where the audio begins that `begin` speaks of."""
+        self._late_s = 0.0
+
+    def write(self, text: str) -> None:
+        """Say this next. Never blocks and never raises: what goes wrong is raised from the iteration."""
+        if self.ended.is_set() or self._error is not None:
+            return
+        self.text += text
+        try:
+            if self._writing is None:
+                self._writing = self._open_stream()
+                self._streams.append(self._writing)
+                self._opened.append(self._writing)
+                self._changed.set()
+            self._writing.write(text)
+        except CfAgentsError as error:
+            self._fail(error)
+
+    def renew(self) -> None:
+        """Say what was written as it was meant; what comes now goes to a new stream, whose audio follows."""
+        stream, self._writing = self._writing, None
+        if stream is not None and self._error is None:
+            try:
+                stream.end()
+            except CfAgentsError as error:
+                self._fail(error)
+
+    def end(self) -> None:
+        """No more text comes: the iteration ends after the last chunk. Ending twice is fine."""
+        self.renew()
+        self.ended.set()
+        self._changed.set()
+
+    def cancel(self) -> None:
+        """Stop: nothing is given after this, and the decoder's rows are freed. Cancelling twice is fine."""
+        self.cancelled = True
+        for stream in self._opened:
+            stream.cancel_nowait()
+        self._writing = None
+        self.ended.set()
+        self._changed.set()
+
+    async def aclose(self) -> None:
+        """Cancel, and wait until the far side holds nothing of it any more."""
+        self.cancel()
+        self.spoken = True
+        for stream in self._opened:
+            await stream.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[AudioChunk]:
+        """The chunks, in order. Raises what ended it, typed. Nothing follows `cancel`."""
+        while not self.cancelled:
+            if self._streams:
+                async for chunk in self._streams[0]:
+                    yield chunk
+                self._streams.popleft()
+                self._stream_at_s = self.made_s
+            elif self._error is not None:
+                raise self._error
+            elif self.ended.is_set():
+                break
+            else:
+                self._changed.clear()
+                await self._changed.wait()
+        self.spoken = True
+
+    # Where the listener is.
+
+    def begin(self, at_s: float) -> None:
+        """The listener begins to hear at `at_s`, a time of the pipeline's clock, what has not been played to it."""
+        self._playback = Playback()
+        self._playback.add(self.made_s - self._zero_s, at_s)
+        if self._streams:
+            self._streams[0].report_position(self._zero_s - self._stream_at_s)
+
+    def take(self, chunk: AudioChunk, now_s: float) -> list[tuple[str, float]]:
+        """Count a chunk as on its way to the listener; its words, each with the seconds from `begin` to when it is heard.
+
+        A listener who has run dry hears the rest so much later.
+        """
+        if self._playback is not None:
+            dry_at_s = self._playback.dry_at()
+            if dry_at_s is not None and dry_at_s < now_s:
+                self._late_s += now_s - dry_at_s
+            self._playback.add(chunk.duration_s, now_s)
+        shift_s = self.made_s - chunk.start_s - self._zero_s + self._late_s
+        self.made_s += chunk.duration_s
+        return [(word.text.strip(), word.start_s + shift_s) for word in chunk.words]
+
+    def dry_at_s(self) -> float:
+        """When the listener has heard all that was taken, by the pipeline's clock; 0 before `begin`."""
+        return (self._playback.dry_at() or 0.0) if self._playback is not None else 0.0
+
+    def pause(self) -> None:
+        """Pipecat closed the context while text was still to come; what comes begins anew."""
+        self._playback = None
+        self._zero_s, self._late_s = self.made_s, 0.0
+
+    def _fail(self, error: CfAgentsError) -> None:
+        cause = error.__cause__ if isinstance(error, StreamClosed) else None
+        self._error = cause if isinstance(cause, CfAgentsError) else error
+        self._writing = None
+        self._changed.set()
