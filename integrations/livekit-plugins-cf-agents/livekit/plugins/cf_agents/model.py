@@ -77,9 +77,8 @@ class _Opening:
     def __init__(self, make: Callable[[], Engine]) -> None:
         self.engine: Future[Engine] = Future()
         self._make = make
-        self._scope = anyio.CancelScope()
         self._given_up = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cancel: Callable[[], object] | None = None
         self._thread = threading.Thread(target=self._run, name="cf-agents-open", daemon=True)
         self._thread.start()
 
@@ -106,9 +105,9 @@ class _Opening:
 
     async def aclose(self) -> None:
         self._given_up = True
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
-                self._loop.call_soon_threadsafe(self._scope.cancel)
+        if self._cancel is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is gone: it has ended by itself
+                self._cancel()
         await asyncio.to_thread(self._thread.join)
         if not self.failed:
             await self.engine.result().aclose()
@@ -122,10 +121,11 @@ class _Opening:
             self.engine.set_result(engine)
 
     async def _open(self) -> Engine:
-        self._loop = asyncio.get_running_loop()
-        with self._scope:
+        scope, loop = anyio.CancelScope(), asyncio.get_running_loop()
+        self._cancel = lambda: loop.call_soon_threadsafe(scope.cancel)
+        with scope:
             if self._given_up:
-                self._scope.cancel()
+                scope.cancel()
             engine = self._make()
             await engine.__aenter__()
             return engine
