@@ -27,11 +27,12 @@ class FusedLinear:
         self.packed = packed is not None
         self._weight = weight if packed is None else packed
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """[T, I] -> [T, O]."""
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """[T, I] -> [T, O], added to `onto` [T, O] where that is given."""
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
-        return F.linear(x, self._weight)
+            y = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
+            return y if onto is None else y.add_(onto)
+        return F.linear(x, self._weight) if onto is None else torch.addmm(onto, x, self._weight.t())
 
 
 def _onednn_packed(weight: Tensor) -> Tensor | None:

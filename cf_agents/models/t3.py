@@ -98,15 +98,15 @@ class Layer(nn.Module):
         else:
             qkv = self._fused[0](h)
         qkv = qkv.view(h.shape[0], 3, self.heads, -1)  # [T, 3, H, E]
-        q, k = rotate(qkv[:, 0], cos, sin), rotate(qkv[:, 1], cos, sin)
+        q, k = rotate(qkv[:, :2].flatten(1, 2), cos, sin).chunk(2, dim=1)
         mixed = attend(self.index, q, k, qkv[:, 2])
-        x = x + (self.self_attn.o_proj(mixed) if self._fused is None else self._fused[1](mixed))
+        x = x + self.self_attn.o_proj(mixed) if self._fused is None else self._fused[1](mixed, onto=x)
         h = self.post_attention_layernorm(x)
         if self._fused is None:
             mlp = self.mlp
             return x + mlp.down_proj(F.silu(mlp.gate_proj(h)) * mlp.up_proj(h))
         gate, up = self._fused[2](h).chunk(2, dim=-1)
-        return x + self._fused[3](F.silu(gate).mul_(up))
+        return self._fused[3](F.silu(gate).mul_(up), onto=x)
 
 
 class Backbone(nn.Module):
@@ -221,7 +221,7 @@ def rotary_frequencies(config: T3Config, device: torch.device | str = "cpu") -> 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate [T, H, E] by position: the first half of E pairs with the second."""
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)], dim=-1)
 
 
 def _scaled(frequency: Tensor, scaling: RopeScaling) -> Tensor:
