@@ -12,7 +12,7 @@ CfAgentsError
 ├── TextError                text that cannot be spoken, such as a segment past the model's limit
 ├── AudioError               an audio file or format that cannot be read or written
 ├── EngineFull               no decoder row is free
-├── Busy                     the engine takes no more streams now
+├── Busy                     all streams that were loaded for are open; asked at once, never queued
 ├── StreamClosed             written to, or read, after it was closed or cancelled
 └── SynthesisFailed          the model raised while it spoke; other streams go on
     └── WorkerDied           the process it runs in ended, and all its streams with it; new ones go on
@@ -70,7 +70,10 @@ class EngineFull(CfAgentsError):
 
 
 class Busy(CfAgentsError):
-    """The engine takes no more streams now."""
+    """No more streams are taken now.
+
+    retry_after_s: seconds after which to ask again, estimated from what is being said.
+    """
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)

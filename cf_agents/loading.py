@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 ROWS_PER_STREAM = 2
 """The conditional row and the null row of guidance."""
+SPARE_ROWS = 2
+"""For the next segment of a stream, prepared while it still says another. Rows of streams that are silent do as well."""
+VOICED_AT_ONCE = {"cpu": 4, "gpu": 64}
+"""Blocks in one step of the vocoder: a first block may have to wait for it, and four gain a CPU most of what more would."""
 
 
 def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progress: Callable[[str], None]) -> ThreadLink:
@@ -39,13 +43,15 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     progress("Reading the decoder")
     with without_storage():
         flow, hift = Flow(config.flow), HiFT(config.hift)
-    engine = load_engine(checkpoint, choice, ROWS_PER_STREAM * max_streams)
+    engine = load_engine(checkpoint, choice, ROWS_PER_STREAM * max_streams + SPARE_ROWS)
     progress("Reading the vocoder")
     checkpoint.fill(flow, S3GEN_FILE, "flow.", device=choice.device)
     checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
     vocoder = Vocoder(flow, hift)
-    scheduler = Scheduler(load_decoder(engine, choice, max_streams, progress), vocoder, vocoder.sample_rate)
-    return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate)
+    voiced_at_once = VOICED_AT_ONCE["cpu" if choice.device == "cpu" else "gpu"]
+    decoder = load_decoder(engine, choice, max_streams, progress)
+    scheduler = Scheduler(decoder, vocoder, vocoder.sample_rate, voiced_at_once=voiced_at_once)
+    return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate, max_streams)
 
 
 def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine:

@@ -1,9 +1,8 @@
-"""The one thread that touches the device: every live utterance goes through one batched denoising step at a time.
+"""The one thread that touches the decoder: every live utterance goes through one batched denoising step at a time.
 
-    commands in --> [ open waiting utterances ] --> [ one denoising step of all that are due ]
-                                ^                                     | blocks that finished
-                                |                                     v
-                     sleep until one is due <------ [ one vocoder step, PCM handed to each speech ]
+    commands in --> [ open waiting utterances ] --> [ one denoising step of all that are due ] --> blocks to the voicer
+                                ^                                     |
+                     sleep until one is due <--- [ else: prepare what is said next ]
 
 Rows differ in voice, knobs, block and step. An utterance whose speech is `lead_s` ahead of its listener is left alone until it
 is due again. Knows nothing of event loops, text or how its events travel.
@@ -12,28 +11,24 @@ is due again. Knows nothing of event loops, text or how its events travel.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Generic
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cf_agents.audio import to_s16le
 from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Prefix
-from cf_agents.errors import CfAgentsError, EngineFull, StreamClosed, SynthesisFailed
-from cf_agents.links.base import Audio, Block, Closed, Event, Failed
+from cf_agents.errors import Busy, CfAgentsError, EngineFull, StreamClosed
+from cf_agents.failures import isolated, typed
+from cf_agents.links.base import Event
 from cf_agents.utterance import D, S, Speech, SpeechDecoder, SpeechVocoder, Status, Utterance, V
+from cf_agents.voicer import Unvoiced, Voicer
 
 if TYPE_CHECKING:
     from cf_agents.voice import Voice
-
-R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +36,17 @@ IDLE_CHECK_S = 1.0
 """How often a thread with nothing to do looks whether the interpreter is leaving; a forgotten close must not hang its exit."""
 
 
-class Scheduler(Generic[D, V, S]):
-    """Owns a decoder, a vocoder and the thread that drives them. Every method may be called from any thread.
+ROWS_RETRY_S = 1.0
+"""About as long as the rest of a segment takes, after which its rows are free."""
 
-    Events of a speech come in order from the scheduler's thread; its `deliver` must return at once and not raise.
+
+class Scheduler(Generic[D, V, S]):
+    """Owns a decoder, the thread that drives it, and the voicer. Every method may be called from any thread.
+
+    Events of a speech come in order, from the scheduler's thread or the voicer's; its `deliver` must return at once and not
+    raise. voiced_at_once: blocks that the vocoder is given together at most.
+
+    A speech that says its first segment gets rows at once or fails with `Busy`; one that has begun to speak waits for rows.
     """
 
     def __init__(
@@ -53,26 +55,30 @@ class Scheduler(Generic[D, V, S]):
         vocoder: SpeechVocoder[V, S],
         sample_rate: int,
         clock: Callable[[], float] = time.monotonic,
+        voiced_at_once: int = 4,
     ) -> None:
         self._decoder = decoder
-        self._vocoder = vocoder
-        self._sample_rate = sample_rate
         self._clock = clock
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._accepting = True
         self._stopping = False
+        self._reason: CfAgentsError = StreamClosed("The TTS behind this stream was closed while it spoke.")
+        """What speeches that are still open at the end are told."""
         self._thread: threading.Thread | None = None
+        self._voicer: Voicer[D, V, S] = Voicer(vocoder, sample_rate, self, clock, voiced_at_once)
         # From here on: touched by the scheduler's thread alone.
         self._speeches: list[Speech[D, S]] = []
-        self._live: list[Utterance[D, S]] = []
-        self._prepared: WeakKeyDictionary[Voice, V] = WeakKeyDictionary()
         self._full = False
+        """A speech that has begun waits for rows, and none was freed since."""
+        self._no_spare = False
+        """An utterance that was to be prepared found no rows, and none was freed since."""
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         assert self._thread is None, "a scheduler is started once"
         self._thread = threading.Thread(target=self._run, name="cf-agents-scheduler", daemon=False)
+        self._voicer.start()
         self._thread.start()
 
     def open(self, voice: Voice, lead_s: float, deliver: Callable[[Event], None]) -> Speech[D, S]:
@@ -91,11 +97,12 @@ class Scheduler(Generic[D, V, S]):
         self._post(lambda: speech.playback.report(seconds, now))
 
     def cancel(self, speech: Speech[D, S]) -> None:
-        """End a speech before the next denoising step; `Closed` is its last event."""
+        """End a speech before the next denoising step. No audio of it is delivered any more; `Closed` is its last event."""
+        speech.over = True
         self._post(partial(self._close, speech))
 
     def close(self) -> None:
-        """End every speech, free every row and join the thread. Blocks; closing twice is fine."""
+        """End every speech, free every row and join the threads. Blocks; closing twice is fine."""
         with self._lock:
             if self._accepting:
                 self._accepting = False
@@ -110,24 +117,27 @@ class Scheduler(Generic[D, V, S]):
             self._commands.put(command)
 
     def _run(self) -> None:
-        reason: CfAgentsError = StreamClosed("The TTS behind this stream was closed while it spoke.")
         try:
             while not self._stopping:
                 self.take_commands(self.turn())
         except BaseException as error:
-            logger.exception("The scheduler stopped; every stream of it fails.")
-            reason = _failure(error, "The scheduler stopped")
+            self._stop_for(error)
         finally:
             with self._lock:
                 self._accepting = False
             while not self._commands.empty():
                 self._commands.get()()
             for speech in list(self._speeches):
-                self._fail(speech, reason)
+                self._fail(speech, self._reason)
                 self._close(speech)
+            self._voicer.close()
 
     def _stop(self) -> None:
         self._stopping = True
+
+    def _stop_for(self, error: BaseException) -> None:
+        logger.error("The scheduler stopped; every stream of it fails.", exc_info=error)
+        self._stopping, self._reason = True, typed(error, "The scheduler stopped")
 
     def take_commands(self, wait_s: float | None) -> None:
         """Carry out what has come in, waiting up to `wait_s` (None: for ever) for something to come."""
@@ -151,50 +161,104 @@ class Scheduler(Generic[D, V, S]):
         """
         self._open_waiting()
         now = self._clock()
-        due = [u for u in self._live if u.speech.due_at(now) <= now]
+        due = [speech.opened[0] for speech in self._speeches if speech.opened and _due(speech, now)]
         if due:
             self._step(due)
             return 0.0
-        times = [u.speech.due_at(now) for u in self._live]
-        if not self._full:
-            times += [speech.due_at(now) for speech in self._speeches if speech.waiting and not speech.over]
-        return max(0.0, min(times) - now) if times else None
+        if self._prepare_next():
+            return 0.0
+        times = [s.due_at(now) for s in self._speeches if s.opened or (s.waiting and not self._full)]
+        soonest = min(times, default=math.inf)
+        return None if soonest == math.inf else max(0.0, soonest - now)
+
+    # What the voicer tells, from its thread.
+
+    def voiced(self, speech: Speech[D, S], tokens: int, seconds: float, at_s: float) -> None:
+        """See `voicer.Owner`."""
+
+        def note() -> None:
+            speech.voicing -= 1
+            speech.voicing_tokens -= tokens
+            if seconds:
+                speech.playback.add(seconds, at_s)
+
+        self._commands.put(note)
+
+    def spoilt(self, speech: Speech[D, S]) -> None:
+        """See `voicer.Owner`."""
+        self._commands.put(partial(self._drop, speech))
+
+    def broken(self, error: BaseException) -> None:
+        """See `voicer.Owner`."""
+        self._commands.put(partial(self._stop_for, error))
 
     def _open_waiting(self) -> None:
-        """Open utterances, the earliest playback deadline first, until rows run out."""
-        while not self._full and not self._stopping:
+        """Open utterances that are due, the earliest playback deadline first."""
+        while not self._stopping:
             now = self._clock()
-            ready = [s for s in self._speeches if s.waiting and s.current is None and s.due_at(now) <= now]
+            ready = [speech for speech in self._speeches if speech.waiting and not speech.opened and _due(speech, now)]
+            if self._full:
+                ready = [speech for speech in ready if not speech.begun]
             if not ready:
                 return
-            self._open(min(ready, key=lambda speech: speech.deadline()))
+            speech = min(ready, key=_next_deadline)
+            try:
+                self._open(speech)
+            except EngineFull as error:
+                if not self._give_up_one_prepared():
+                    self._no_rows(speech, error)
+            except Exception as error:
+                self._fail(speech, typed(error, "The segment could not be opened"))
             # A prefill may take long: a cancel that came meanwhile must not wait for the next one.
             self.take_commands(0.0)
 
+    def _prepare_next(self) -> bool:
+        """While nothing is due: open the next utterance of a speech that has one under way. False where there is none.
+
+        Not while somebody waits for their first audio: the voicer may need all of the machine.
+        """
+        if any(speech.awaited and not speech.over for speech in self._speeches):
+            return False
+        behind = [s for s in self._speeches if s.waiting and len(s.opened) == 1 and not s.over and not s.waiting[0].refused]
+        if not behind or self._full or self._no_spare:
+            return False
+        speech = min(behind, key=_next_deadline)
+        try:
+            self._open(speech)
+        except EngineFull:
+            self._no_spare = True
+        except Exception:
+            # What was said before it is still to be heard: it is told when its turn comes.
+            speech.waiting[0].refused = True
+        return True
+
     def _open(self, speech: Speech[D, S]) -> None:
         utterance = speech.waiting[0]
-        try:
-            prefix = Prefix(speech.voice.conditioning, utterance.text.ids)
-            utterance.decoding = self._decoder.open(prefix, utterance.params, utterance.seed)
-        except EngineFull as error:
-            if self._live:
-                self._full = True
-            else:
-                self._fail(speech, error)
-            return
-        except Exception as error:
-            self._fail(speech, _failure(error, "The segment could not be opened"))
-            return
-        speech.waiting.popleft()
-        speech.current = utterance
+        prefix = Prefix(speech.voice.conditioning, utterance.text.ids)
+        utterance.decoding = self._decoder.open(prefix, utterance.params, utterance.seed)
         utterance.status = Status.SPEAKING
-        self._live.append(utterance)
-        try:
-            if speech.voice not in self._prepared:
-                self._prepared[speech.voice] = self._vocoder.prepare(speech.voice)
-            utterance.state = self._vocoder.open(self._prepared[speech.voice], utterance.seed)
-        except Exception as error:
-            self._fail(speech, _failure(error, "The voice could not be prepared"))
+        speech.opened.append(speech.waiting.popleft())
+        self._voicer.expect(speech.voice)
+
+    def _give_up_one_prepared(self) -> bool:
+        """Take the rows of a prepared utterance back, that of the latest deadline. False when there is none."""
+        prepared = [speech for speech in self._speeches if len(speech.opened) > 1]
+        if not prepared:
+            return False
+        speech = max(prepared, key=lambda each: each.deadline(each.opened[1].submitted_s))
+        utterance = speech.opened.pop()
+        self._release(utterance)
+        utterance.status = Status.WAITING
+        speech.waiting.appendleft(utterance)
+        return True
+
+    def _no_rows(self, speech: Speech[D, S], error: EngineFull) -> None:
+        if not any(each.opened for each in self._speeches):
+            self._fail(speech, error)
+        elif speech.begun:
+            self._full = True
+        else:
+            self._fail(speech, Busy(f"{error} Or try again in {ROWS_RETRY_S:.0f} s.", ROWS_RETRY_S))
 
     def _step(self, due: list[Utterance[D, S]]) -> None:
         now = self._clock()
@@ -202,101 +266,74 @@ class Scheduler(Generic[D, V, S]):
             if utterance.block_began_s is None:
                 utterance.block_began_s, utterance.block_steps = now, 0
             utterance.block_steps += 1
-        done: list[Utterance[D, S]] = []
-        for utterance, block in self._isolated("A denoising step", due, self._decode):
+        blocks: list[Unvoiced[D, S]] = []
+        for utterance, block in isolated("A denoising step", due, self._decode, self._fail_utterance):
             if block is not None:
-                assert utterance.decoding is not None
-                utterance.block, utterance.ended = block, utterance.decoding.finished
-                done.append(utterance)
-        decoded_s = self._clock()
-        for utterance in done:
-            if utterance.ended:
-                self._release(utterance)
-        for utterance, pcm in self._isolated("The vocoder", done, self._vocode):
-            self._hand_over(utterance, pcm, decoded_s)
+                blocks.append(self._take(utterance, block))
+        if blocks:
+            self._voicer.put(blocks)
 
     def _decode(self, due: Sequence[Utterance[D, S]]) -> Sequence[Decoded | None]:
         return self._decoder.step([u.decoding for u in due if u.decoding is not None])
 
-    def _vocode(self, done: Sequence[Utterance[D, S]]) -> Sequence[NDArray[np.float32]]:
-        states = [u.state for u in done if u.state is not None]
-        return self._vocoder.step(states, [u.block.tokens for u in done], [u.ended for u in done])
-
-    def _hand_over(self, utterance: Utterance[D, S], pcm: NDArray[np.float32], decoded_s: float) -> None:
-        speech, now = utterance.speech, self._clock()
-        try:
-            sound = to_s16le(pcm)
-        except CfAgentsError as error:
-            self._fail(speech, error)
-            return
+    def _take(self, utterance: Utterance[D, S], block: Decoded) -> Unvoiced[D, S]:
+        speech = utterance.speech
+        assert utterance.decoding is not None
         assert utterance.block_began_s is not None
-        made = utterance.block
-        block = Block(len(made.tokens), utterance.block_steps, utterance.block_began_s, decoded_s, now)
+        unvoiced = Unvoiced(
+            utterance,
+            block,
+            ended=utterance.decoding.finished,
+            steps=utterance.block_steps,
+            began_s=utterance.block_began_s,
+            decoded_s=self._clock(),
+            first=not speech.playback.made_s,
+            deadline_s=speech.deadline(utterance.submitted_s),
+        )
         utterance.block_began_s = None
-        if len(pcm):
-            speech.playback.add(len(pcm) / self._sample_rate, now)
-        if utterance.ended:
-            utterance.status, utterance.state, speech.current = Status.DONE, None, None
-        places = None if made.places is None else utterance.text.characters(made.places)
-        speech.deliver(Audio(utterance.index, sound, utterance.ended, block, places))
-
-    def _isolated(
-        self, what: str, batch: list[Utterance[D, S]], call: Callable[[Sequence[Utterance[D, S]]], Sequence[R]]
-    ) -> list[tuple[Utterance[D, S], R]]:
-        """`call` over the batch. Where it raises, over each alone, so that only the speech at fault fails."""
-        results: list[tuple[Utterance[D, S], R]] = []
-        groups = [batch] if batch else []
-        while groups:
-            group = groups.pop()
-            try:
-                results += zip(group, call(group), strict=True)
-            except Exception as error:
-                logger.warning("%s of %d utterances failed.", what, len(group), exc_info=True)
-                if len(group) > 1:
-                    groups = [[utterance] for utterance in group]
-                else:
-                    self._fail(group[0].speech, _failure(error, f"{what} failed"))
-        return results
+        speech.voicing += 1
+        speech.voicing_tokens += len(block.tokens)
+        if unvoiced.ended:
+            speech.opened.popleft()
+            self._release(utterance)
+        return unvoiced
 
     def _add(self, utterance: Utterance[D, S]) -> None:
         if not utterance.speech.over:
             utterance.speech.waiting.append(utterance)
 
+    def _fail_utterance(self, utterance: Utterance[D, S], error: CfAgentsError) -> None:
+        self._fail(utterance.speech, error)
+
     def _fail(self, speech: Speech[D, S], error: CfAgentsError) -> None:
-        if not speech.over:
+        if speech.fail(error):
             self._drop(speech)
-            speech.deliver(Failed(error))
 
     def _close(self, speech: Speech[D, S]) -> None:
         if not speech.closed:
             self._drop(speech)
-            speech.closed = True
             self._speeches.remove(speech)
-            speech.deliver(Closed())
+            speech.close()
 
     def _drop(self, speech: Speech[D, S]) -> None:
-        speech.over = True
-        if speech.current is not None:
-            speech.current.status = Status.DROPPED
-            self._release(speech.current)
-            speech.current = None
-        for utterance in speech.waiting:
+        for utterance in (*speech.opened, *speech.waiting):
             utterance.status = Status.DROPPED
+            self._release(utterance)
+        speech.opened.clear()
         speech.waiting.clear()
+        self._voicer.drop(speech)
 
     def _release(self, utterance: Utterance[D, S]) -> None:
         """Give the rows back; waiting utterances may fit now."""
         if utterance.decoding is not None:
-            self._live.remove(utterance)
             decoding, utterance.decoding = utterance.decoding, None
             self._decoder.close(decoding)
-            self._full = False
+            self._full = self._no_spare = False
 
 
-def _failure(error: BaseException, what: str) -> CfAgentsError:
-    """The typed error as it is; anything else wrapped, with its cause."""
-    if isinstance(error, CfAgentsError):
-        return error
-    failed = SynthesisFailed(f"{what}: {type(error).__name__}: {error}. Other streams go on; open a new one to try again.")
-    failed.__cause__ = error
-    return failed
+def _due(speech: Speech[D, S], now: float) -> bool:
+    return not speech.over and speech.due_at(now) <= now
+
+
+def _next_deadline(speech: Speech[D, S]) -> float:
+    return speech.deadline(speech.waiting[0].submitted_s)

@@ -1,10 +1,13 @@
 """One segment being spoken, and the speech it belongs to: what the scheduler keeps of them.
 
-Both are owned by the scheduler and touched by its thread alone. Knows nothing of threads, event loops or text rules.
+Both are owned by the scheduler and touched by its thread alone, but for an utterance's `state`, which is its voicer's, and
+what a speech tells its listener, which has a lock. Knows nothing of event loops or text rules.
 """
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +17,20 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cf_agents.config import DecodeParams
+from cf_agents.config import TOKEN_RATE, DecodeParams
 from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Prefix
-from cf_agents.links.base import Event
+from cf_agents.errors import CfAgentsError
+from cf_agents.links.base import Audio, Closed, Event, Failed
 from cf_agents.playback import Playback
 from cf_agents.text_ids import TextIds
 
 if TYPE_CHECKING:
     from cf_agents.voice import Voice
+
+
+MOST_VOICING = 2
+"""Blocks of a speech that are decoded and not voiced yet: one in the vocoder and one behind it."""
 
 
 class OpenDecoding(Protocol):
@@ -97,32 +105,73 @@ class Utterance(Generic[D, S]):
     block_began_s: float | None = None
     """None between blocks."""
     block_steps: int = 0
-    block: Decoded = field(default_factory=lambda: Decoded([]))
-    """The one that was decoded last."""
-    ended: bool = False
-    """That block is the last one."""
+    refused: bool = False
+    """It could not be opened ahead of its time."""
 
 
 @dataclass(eq=False)
 class Speech(Generic[D, S]):
-    """What one stream says: its utterances in order, one at a time, and how far its listener is."""
+    """What one stream says: its utterances in order, and how far its listener is."""
 
     voice: Voice
     lead_s: float
     deliver: Callable[[Event], None]
     playback: Playback = field(default_factory=Playback)
     waiting: deque[Utterance[D, S]] = field(default_factory=deque)
-    current: Utterance[D, S] | None = None
+    opened: deque[Utterance[D, S]] = field(default_factory=deque)
+    """Those that have rows: the one that is decoded, and the next, which is prepared only."""
+    voicing: int = 0
+    """Blocks that were decoded and have not reached the listener."""
+    voicing_tokens: int = 0
     over: bool = False
-    """Failed or closed: takes no more utterances and delivers no more audio."""
+    """Failed, cancelled or closed: takes no more utterances and delivers no more audio."""
     closed: bool = False
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+
+    def say(self, audio: Audio) -> None:
+        """Deliver, unless it is over. Any thread."""
+        with self._telling:
+            if not self.over:
+                self.deliver(audio)
+
+    def fail(self, error: CfAgentsError) -> bool:
+        """Deliver the error and be over. False if it was over before. Any thread."""
+        with self._telling:
+            if self.over:
+                return False
+            self.over = True
+            self.deliver(Failed(error))
+            return True
+
+    def close(self) -> None:
+        """Deliver `Closed`, the first time; nothing comes after it. Any thread."""
+        with self._telling:
+            self.over = True
+            if not self.closed:
+                self.closed = True
+                self.deliver(Closed())
+
+    @property
+    def begun(self) -> bool:
+        """Something of it was heard, or will be soon."""
+        return self.voicing > 0 or self.playback.made_s > 0.0
+
+    @property
+    def awaited(self) -> bool:
+        """Its first audio is being made."""
+        return self.voicing > 0 and not self.playback.made_s
 
     def due_at(self, now: float) -> float:
-        """The time from which this speech may be worked on: when it is no more than `lead_s` ahead of its listener."""
-        return now + max(0.0, self.playback.lead_s(now) - self.lead_s)
+        """The time from which this speech may be worked on: when it is no more than `lead_s` ahead of its listener.
 
-    def deadline(self) -> float:
-        """The time at which the next waiting utterance is missed: when playback runs dry, or its text came."""
-        submitted = self.waiting[0].submitted_s
+        Infinite while it waits for the voicer: for its first audio, so that nothing of it keeps the machine from that, and
+        when blocks pile up there.
+        """
+        if self.voicing >= MOST_VOICING or self.awaited:
+            return math.inf
+        return now + max(0.0, self.playback.lead_s(now) + self.voicing_tokens / TOKEN_RATE - self.lead_s)
+
+    def deadline(self, submitted_s: float) -> float:
+        """When its next block is missed: when playback of what was decoded runs dry, or the text came, if that was later."""
         dry = self.playback.dry_at()
-        return submitted if dry is None else max(dry, submitted)
+        return submitted_s if dry is None else max(dry + self.voicing_tokens / TOKEN_RATE, submitted_s)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cf_agents.config import DecodeParams
-from cf_agents.errors import AudioError, EngineFull, StreamClosed, SynthesisFailed, TextError
+from cf_agents.errors import AudioError, Busy, EngineFull, StreamClosed, SynthesisFailed, TextError
 from cf_agents.links.base import Audio, Closed, Event, Failed
 from cf_agents.scheduler import Scheduler
 from cf_agents.utterance import Speech, Status, Utterance
@@ -145,17 +145,25 @@ def test_a_batch_gives_what_each_gets_alone(bench: Bench) -> None:
         np.testing.assert_array_equal(listener.sound(0), whole(20 + n, n + 1))
 
 
-def test_utterances_wait_in_order_when_rows_are_scarce() -> None:
+def test_a_speech_that_begins_without_rows_is_told_at_once_and_one_that_has_begun_waits() -> None:
     bench = Bench(pool=4)
-    speeches = [bench.speech() for _ in range(5)]
-    for n, (speech, _) in enumerate(speeches):
-        bench.say(speech, n)
-        bench.clock.now += 0.01
-    bench.turn()
-    assert bench.decoder.opened == [0, 1]
+    begun, heard = bench.speech()
+    bench.say(begun, 1)
     bench.finish()
-    assert bench.decoder.opened == [0, 1, 2, 3, 4]
-    assert all(listener.segments_done() == 1 for _, listener in speeches)
+    others = [bench.speech()[0] for _ in range(2)]
+    for n, speech in enumerate(others):
+        bench.say(speech, 2 + n, ids=9)
+    bench.say(begun, 4, index=1)
+    late, told = bench.speech()
+    bench.turn()
+    assert bench.decoder.opened == [1, 2, 3]
+    bench.say(late, 5)
+    bench.turn()
+    assert isinstance(told.error, Busy)
+    assert told.error.retry_after_s > 0.0
+    bench.finish()
+    assert bench.decoder.opened == [1, 2, 3, 4]
+    np.testing.assert_array_equal(heard.sound(1), whole(4, 2))
 
 
 def test_the_nearest_playback_deadline_opens_first_when_rows_are_scarce() -> None:

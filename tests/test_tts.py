@@ -21,7 +21,15 @@ from cf_agents.builtin import random_voice
 from cf_agents.builtin import tiny_folder as built_in_folder
 from cf_agents.config import ModelConfig
 from cf_agents.decode import Decoder
-from cf_agents.errors import BackendUnavailable, CheckpointNotFound, ConfigError, StreamClosed, SynthesisFailed, VoiceError
+from cf_agents.errors import (
+    BackendUnavailable,
+    Busy,
+    CheckpointNotFound,
+    ConfigError,
+    StreamClosed,
+    SynthesisFailed,
+    VoiceError,
+)
 from cf_agents.stream import Stream
 from cf_agents.synthetic import TINY
 from cf_agents.tts import Linked
@@ -75,17 +83,19 @@ async def test_a_seed_gives_the_same_speech_whatever_else_is_spoken(tiny_folder:
         assert np.abs(other - heard).max() > 1000
 
 
-async def test_more_streams_than_rows_all_speak(tiny_folder: Path) -> None:
-    async with TTS.load(tiny_folder, params=QUICK, max_streams=2) as tts:
-        lengths: list[int] = []
-
-        async def one() -> None:
-            lengths.append(len(joined(await speak(tts.stream(), "One two three four."))))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(6):
-                group.start_soon(one)
-    assert lengths == [2 * 24 * 960] * 6
+@pytest.mark.parametrize("link", ["thread", "process"])
+async def test_a_full_house_says_so_at_once_and_all_that_are_in_speak(tiny_folder: Path, link: Linked) -> None:
+    async with TTS.load(tiny_folder, params=QUICK, max_streams=2, link=link) as tts:
+        text = "One two three four."
+        for _ in range(2):
+            async with tts.stream() as first, tts.stream() as second:
+                with pytest.raises(Busy) as caught:
+                    tts.stream()
+                assert caught.value.retry_after_s > 0.0
+                # The barge-in of a full house: the new turn has the place of the old one at once.
+                second.cancel_nowait()
+                lengths = [len(joined(await speak(stream, text))) for stream in (first, tts.stream())]
+            assert lengths == [2 * 24 * 960] * 2
 
 
 async def test_say_is_the_whole(tiny_folder: Path) -> None:

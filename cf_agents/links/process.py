@@ -33,6 +33,7 @@ import anyio.to_thread
 from cf_agents.errors import BackendUnavailable, Busy, CfAgentsError, StreamClosed, SynthesisFailed, WorkerDied
 from cf_agents.links.base import Closed, Event, Failed, Segment, Session
 from cf_agents.links.channel import Channel
+from cf_agents.links.places import Place, Places
 from cf_agents.links.thread import Post, loop_post
 from cf_agents.links.wire import (
     WIRE_VERSION,
@@ -111,6 +112,8 @@ class ProcessLink:
         self._load = Load(factory, dict(arguments))
         self._progress = progress
         self._ready: Ready | None = None
+        self._places: Places
+        """Those of every worker together; known with the first `Ready`."""
         self._settled = threading.Event()
         """The first worker is ready, or there will be none."""
         self._numbers = itertools.count()
@@ -141,6 +144,11 @@ class ProcessLink:
         return self._first.sample_rate
 
     @property
+    def max_streams(self) -> int:
+        """See `Link.max_streams`."""
+        return self._first.max_streams
+
+    @property
     def about(self) -> object:
         """What the factory says of what it built."""
         return self._first.about
@@ -157,7 +165,7 @@ class ProcessLink:
         return process.pid if process is not None and process.returncode is None else None
 
     def open(self, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> Session:
-        """See `Link.open`. Raises `Busy` in the pause after deaths in a row."""
+        """See `Link.open`. Raises `Busy` in the pause after deaths in a row, too."""
         digest = self._digests.get(voice)
         data = b"" if digest is not None else voice.to_bytes()
         if digest is None:
@@ -169,6 +177,7 @@ class ProcessLink:
             pause_s = self._retry_at - time.monotonic()
             if pause_s > 0.0:
                 raise Busy(f"The process that speaks died again; another is started in {pause_s:.1f} s.", pause_s)
+            place = self._places.take()
             worker = self._worker
             if digest not in worker.voices:
                 worker.channel.send(Know(digest, data or voice.to_bytes()))
@@ -176,7 +185,7 @@ class ProcessLink:
             worker.voices.move_to_end(digest)
             if len(worker.voices) > KEPT_VOICES:
                 worker.channel.send(Forget(worker.voices.popitem(last=False)[0]))
-            session = worker.sessions[number] = _ProcessSession(worker, number, post, receive)
+            session = worker.sessions[number] = _ProcessSession(worker, number, place, post, receive)
             worker.channel.send(Open(number, digest, lead_s))
         return session
 
@@ -253,7 +262,9 @@ class ProcessLink:
                     self._progress(text)
             case Ready():
                 worker.ready_s = time.monotonic()
-                self._ready = self._ready or message
+                if self._ready is None:
+                    self._places = Places(message.max_streams, message.sample_rate)
+                    self._ready = message
                 self._settled.set()
             case LoadFailed(error):
                 worker.error = error
@@ -278,13 +289,15 @@ class ProcessLink:
 
 
 class _ProcessSession:
-    def __init__(self, worker: _Worker, number: int, post: Post, receive: Callable[[Event], None]) -> None:
+    def __init__(self, worker: _Worker, number: int, place: Place, post: Post, receive: Callable[[Event], None]) -> None:
         self._worker = worker
         self._number = number
+        self._place = place
         self._post = post
         self._receive = receive
 
     def submit(self, segment: Segment) -> None:
+        self._place.expect(segment.text, time.monotonic())
         if not self._worker.channel.send(Submit(self._number, segment), self._number):
             failed = Failed(SynthesisFailed("The process that speaks stands still, and text piled up; open a new stream."))
             self._post(lambda: self._receive(failed))
@@ -294,9 +307,12 @@ class _ProcessSession:
 
     def close(self) -> None:
         self._worker.channel.send(Close(self._number))
+        # Not before: whoever takes the place is to find it free at the other end.
+        self._place.leave()
 
     def deliver(self, event: Event) -> None:
         """From the keeper's thread."""
+        self._place.heed(event)
         if isinstance(event, Closed):
             del self._worker.sessions[self._number]
         try:

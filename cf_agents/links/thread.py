@@ -18,6 +18,7 @@ import anyio.to_thread
 
 from cf_agents.errors import CfAgentsError, StreamClosed
 from cf_agents.links.base import Closed, Event, Failed, Segment, Session
+from cf_agents.links.places import Place, Places
 from cf_agents.scheduler import Scheduler
 from cf_agents.text_ids import TextIds
 from cf_agents.utterance import D, S, Speech, Utterance, V
@@ -34,10 +35,15 @@ class ThreadLink(Generic[D, V, S]):
     """Sessions of a scheduler whose thread runs in this process. The link owns the scheduler and closes it.
 
     tokenise: text in spoken form to what the decoder takes; raises `TextError` for what the model cannot take.
+    max_streams: sessions that may be open at once.
     """
 
-    def __init__(self, scheduler: Scheduler[D, V, S], tokenise: Callable[[str], TextIds], sample_rate: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler[D, V, S], tokenise: Callable[[str], TextIds], sample_rate: int, max_streams: int
+    ) -> None:
         self.sample_rate = sample_rate
+        self.max_streams = max_streams
+        self._places = Places(max_streams, sample_rate)
         self._scheduler = scheduler
         self._tokenise = tokenise
         scheduler.start()
@@ -49,7 +55,10 @@ class ThreadLink(Generic[D, V, S]):
     def open_from(self, post: Post, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> Session:
         """`open` for whoever is on no event loop: `post` carries each call of `receive`, from the scheduler's thread."""
 
+        place = self._places.take()
+
         def deliver(event: Event) -> None:
+            place.heed(event)
             try:
                 post(lambda: receive(event))
             except RuntimeError:
@@ -57,8 +66,12 @@ class ThreadLink(Generic[D, V, S]):
                 logger.debug("An event was dropped: its event loop is gone.")
                 self._abandon(speech)
 
-        speech = self._scheduler.open(voice, lead_s, deliver)
-        return _ThreadSession(self._scheduler, speech, self._tokenise, post, receive)
+        try:
+            speech = self._scheduler.open(voice, lead_s, deliver)
+        except StreamClosed:
+            place.leave()
+            raise
+        return _ThreadSession(self._scheduler, speech, place, self._tokenise, post, receive)
 
     async def aclose(self) -> None:
         """See `Link.aclose`. Waits for the step under way, in a worker thread; a cancelled caller waits for it too."""
@@ -79,20 +92,24 @@ class _ThreadSession(Generic[D, V, S]):
         self,
         scheduler: Scheduler[D, V, S],
         speech: Speech[D, S],
+        place: Place,
         tokenise: Callable[[str], TextIds],
         post: Post,
         receive: Callable[[Event], None],
     ) -> None:
         self._scheduler = scheduler
         self._speech = speech
+        self._place = place
         self._tokenise = tokenise
         self._post = post
         self._receive = receive
 
     def submit(self, segment: Segment) -> None:
+        now = time.monotonic()
+        self._place.expect(segment.text, now)
         try:
             text = self._tokenise(segment.text)
-            self._scheduler.submit(Utterance(self._speech, segment.index, text, segment.params, segment.seed, time.monotonic()))
+            self._scheduler.submit(Utterance(self._speech, segment.index, text, segment.params, segment.seed, now))
         except CfAgentsError as error:
             # Through the loop, not at once: `submit` promises that nothing comes back while it runs.
             failed = Failed(error)
@@ -107,6 +124,8 @@ class _ThreadSession(Generic[D, V, S]):
             self._scheduler.cancel(self._speech)
         except StreamClosed:
             self._post(lambda: self._receive(Closed()))
+        # Not before: whoever takes the place finds its rows free.
+        self._place.leave()
 
 
 def loop_post() -> Post:

@@ -61,6 +61,7 @@ class Ready:
     """To the link: speech can begin. about: what the factory says of what it built, plain or a `Choice`."""
 
     sample_rate: int
+    max_streams: int
     about: object
 
 

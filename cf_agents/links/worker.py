@@ -154,7 +154,7 @@ def run(channel: Channel) -> None:
     try:
         # Until here SIGTERM ends the process as it is: there is nothing to put away.
         signal.signal(signal.SIGTERM, lambda *_: channel.end_receiving())
-        channel.send(Ready(link.sample_rate, about))
+        channel.send(Ready(link.sample_rate, link.max_streams, about))
         Worker(channel, link).serve()
     finally:
         link.close()

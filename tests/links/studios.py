@@ -103,7 +103,9 @@ def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> t
 
     decoder.on_open = on_open
     vocoder.on_open = lambda seed: board.write(_VOICES, len(vocoder.prepared))
-    return ThreadLink(Scheduler(decoder, vocoder, SAMPLE_RATE), tokenise, SAMPLE_RATE), {"pool": pool}
+    max_streams = arguments.get("max_streams", 64)
+    assert isinstance(max_streams, int)
+    return ThreadLink(Scheduler(decoder, vocoder, SAMPLE_RATE), tokenise, SAMPLE_RATE, max_streams), {"pool": pool}
 
 
 class Studio:
