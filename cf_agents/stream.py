@@ -82,7 +82,7 @@ class Stream:
     Write and iterate from one task or from different ones of the same loop. Speech begins when there is enough text to say in
     one breath; only `flush` and `end` force what is pending into speech, however long the writer pauses.
 
-    Each chunk carries the words that begin in it, with estimated times (see `timing`). Joined they spell what was written, but
+    Each chunk carries the words that begin in it, with their times (see `timing`). Joined they spell what was written, but
     for white space that comes on its own after the last word. Text with nothing to say, such as an emoji, is a short silence.
     Where the knobs have no `max_tokens`, `RUNAWAY` bounds a segment.
 
@@ -346,21 +346,23 @@ class Stream:
             case Audio() if not self._released:
                 assert event.segment == self._pieces[0].index
                 self.stats.blocks.append(event.block)
-                self._deliver(self._pieces[0], event.pcm, event.last)
+                self._deliver(self._pieces[0], event.pcm, event.last, event.places or ())
                 if not self._unread:
                     # The lead has changed: what was held because there was time may be wanted now.
                     self._unread.append("")
                 self._pump()
 
-    def _deliver(self, piece: _Piece, pcm: bytes, last: bool) -> None:
+    def _deliver(self, piece: _Piece, pcm: bytes, last: bool, places: Sequence[float] = ()) -> None:
         if self.stats.audible_s is None and (at := first_audible(pcm)) is not None:
             self.stats.audible_s = self._outlet.fed_s + at / self._outlet.rate_in
+        if piece.clock is None:
+            piece.clock = WordClock(piece.words, piece.offset, self._made_s, self._rate)
+        if places:
+            piece.clock.hear(places)
         sound = self._outlet.feed(pcm, last)
         if last and not sound and not piece.seconds:
             sound = self._outlet.feed(self._outlet.silence(SILENCE_S), last)
         if sound or last:
-            if piece.clock is None:
-                piece.clock = WordClock(piece.words, piece.offset, self._made_s, self._rate)
             seconds = self._outlet.seconds(sound)
             words = piece.clock.advance(seconds, last)
             self._ready.append(AudioChunk(sound, self.sample_rate, piece.index, words, self._made_s, last, self.encoding))

@@ -1,9 +1,15 @@
-"""When each written word is heard: an estimate from how long words take to say.
+"""When each written word is heard.
 
-The model gives no word times, so each word gets a length from its letters and syllables, and pauses from punctuation. While a
-segment is still being made the clock runs on these lengths at the speaking rate of the segments before; its end is then the
-one thing known for sure, and the words left are fitted into what remains. Times are monotone, never exact: expect errors of
-some 0.1 s within a segment. Knows nothing of audio, models or streams.
+A model with alignment heads tells where in the text its tokens are: words begin and end where that path comes by. Tokens are
+known some time before their audio, so a word is placed before it is heard; one that goes on past the last token known ends
+there, as far as is told.
+
+Any other model gives no word times. Each word then gets a length from its letters and syllables, and pauses from punctuation.
+While a segment is still being made the clock runs on these lengths at the speaking rate of the segments before; its end is then
+the one thing known for sure, and the words left are fitted into what remains: expect errors of some 0.1 s within a segment.
+
+Either way times are monotone: a word ends no sooner than it begins, and before the next one begins. Knows nothing of audio,
+models or streams.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cf_agents.alignment import Alignment
 from cf_agents.audio import Word
 from cf_agents.text.spoken import Spoken
 
@@ -24,6 +31,8 @@ FIRST_IDEOGRAPH = "\u2e80"
 CLAUSE_PAUSE_S = 0.15
 SENTENCE_PAUSE_S = 0.35
 RATE_LIMITS = (0.5, 2.0)
+EARLY_CHARACTERS = 0.25
+"""A word has begun when speech is this close to its first letter: the path is smoothed, and would come late."""
 
 _VOWELS = re.compile(r"[aeiouyàâäéèêëíìîïóòôöúùûü]+", re.IGNORECASE)
 _WRITTEN = re.compile(r"\s*\S+\s*")
@@ -41,6 +50,9 @@ class WrittenWord:
     length_s: float
     pause_s: float
     """Silence that punctuation brings after it."""
+    spoken_start: float
+    """Where in the spoken form its first letter is, and where its last one ends."""
+    spoken_end: float
 
 
 def speaking_time_s(spoken: str) -> float:
@@ -62,11 +74,20 @@ def written_words(spoken: Spoken) -> list[WrittenWord]:
         pause_s = SENTENCE_PAUSE_S if _SENTENCE_END.search(said) else CLAUSE_PAUSE_S if _CLAUSE_END.search(said) else 0.0
         parts = [(word.start + found.start(), word.start + found.end()) for found in _WRITTEN.finditer(spoken.written(word))]
         letters = [len(spoken.source[start:end].strip()) for start, end in parts]
-        each_s = sum(speaking_time_s(part) for part in said.split()) / max(sum(letters), 1)
-        for (start, end), count in zip(parts, letters, strict=True):
+        whole = max(sum(letters), 1)
+        each_s = sum(speaking_time_s(part) for part in said.split()) / whole
+        first, last = _letters(said)
+        edges = [word.spoken_start + first + (last - first) * n / whole for n in itertools.accumulate(letters, initial=0)]
+        for (start, end), count, *span in zip(parts, letters, edges, edges[1:], strict=False):
             pause = pause_s if end == word.end else 0.0
-            words.append(WrittenWord(spoken.source[start:end], start, end, each_s * count, pause))
+            words.append(WrittenWord(spoken.source[start:end], start, end, each_s * count, pause, *span))
     return words
+
+
+def _letters(said: str) -> tuple[int, int]:
+    """Where the first letter or digit begins and the last one ends; both 0 where there is none."""
+    at = [n for n, character in enumerate(said) if character.isalnum()]
+    return (at[0], at[-1] + 1) if at else (0, 0)
 
 
 class SpeakingRate:
@@ -83,7 +104,8 @@ class SpeakingRate:
 
 
 class WordClock:
-    """Hands out the words of one segment as its audio grows.
+    """Hands out the words of one segment as its audio grows: by where its tokens are in the text, once it is told, else by how
+    long words take.
 
     words: those of the segment. offset: place of the segment's text in the written text. start_s: place of its audio in the
     stream.
@@ -94,6 +116,7 @@ class WordClock:
         self._offset = offset
         self._start_s = start_s
         self._rate = rate
+        self._alignment = Alignment()
         self._next = 0
         self._heard_s = 0.0
         self._spoken_until_s = 0.0
@@ -102,14 +125,41 @@ class WordClock:
             # Nobody waits out the pause after the last word.
             self._starts[-1] -= words[-1].pause_s
 
+    def hear(self, places: Sequence[float]) -> None:
+        """The characters of the spoken form that the segment's next tokens speak; before their audio is counted, or with it."""
+        self._alignment.hear(places)
+
     def advance(self, seconds: float, last: bool) -> tuple[Word, ...]:
         """The words that begin in the next `seconds` of the segment; with `last` all that are left."""
         began_s, self._heard_s = self._heard_s, self._heard_s + seconds
+        found = self._aligned(began_s, last) if self._alignment.until_s else self._expected(began_s, last)
+        if last:
+            self._rate.learn(self._starts[-1], self._heard_s)
+        return found
+
+    def _aligned(self, began_s: float, last: bool) -> tuple[Word, ...]:
+        found: list[Word] = []
+        path, total_s = self._alignment, self._starts[-1]
+        for word, expected_s in zip(self._words[self._next :], self._starts[self._next :], strict=False):
+            start_s = path.when(word.spoken_start - EARLY_CHARACTERS)
+            if start_s is None and last:
+                start_s = self._heard_s - (total_s - expected_s) * self._rate.factor
+            if start_s is None or (start_s >= self._heard_s and not last):
+                break
+            start_s = min(max(start_s, began_s, self._spoken_until_s), self._heard_s)
+            end_s = path.when(word.spoken_end)
+            if end_s is None:
+                end_s = path.until_s
+            self._spoken_until_s = max(start_s, min(end_s, self._heard_s) if last else end_s)
+            found.append(self._word(word, start_s, self._spoken_until_s))
+        self._next += len(found)
+        return tuple(found)
+
+    def _expected(self, began_s: float, last: bool) -> tuple[Word, ...]:
         first, words = self._next, len(self._words)
         if last:
             self._next = words
             time = self._fitted(min(max(began_s, self._spoken_until_s), self._heard_s))
-            self._rate.learn(self._starts[-1], self._heard_s)
         else:
             # The segment goes on, so its last word is still to come, however fast the lengths say it was spoken.
             factor = self._rate.factor
@@ -118,7 +168,11 @@ class WordClock:
             time = factor.__mul__
         if self._next > first:
             self._spoken_until_s = time(self._starts[self._next - 1] + self._words[self._next - 1].length_s)
-        return tuple(self._word(i, time) for i in range(first, self._next))
+        found: list[Word] = []
+        for word, expected_s in zip(self._words[first : self._next], self._starts[first:], strict=False):
+            start_s = time(expected_s)
+            found.append(self._word(word, start_s, max(start_s, time(expected_s + word.length_s))))
+        return tuple(found)
 
     def _fitted(self, began_s: float) -> Callable[[float], float]:
         """From expected times to times between `began_s`, where the words left may begin, and the end of the segment."""
@@ -130,10 +184,6 @@ class WordClock:
             return lambda _: began_s
         return lambda x: max(began_s, end_s - (expected_s - x) * factor)
 
-    def _word(self, i: int, time: Callable[[float], float]) -> Word:
-        word = self._words[i]
-        start_s = time(self._starts[i])
-        end_s = max(start_s, time(self._starts[i] + word.length_s))
-        return Word(
-            word.text, self._start_s + start_s, self._start_s + end_s, self._offset + word.start, self._offset + word.end
-        )
+    def _word(self, word: WrittenWord, start_s: float, end_s: float) -> Word:
+        at_s, offset = self._start_s, self._offset
+        return Word(word.text, at_s + start_s, at_s + end_s, offset + word.start, offset + word.end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import threading
 import time
 import warnings
@@ -32,6 +33,7 @@ from tests.fakes import (
     FakeDecoder,
     FakeVocoder,
     fake_ids,
+    fake_places,
     fake_sound,
     fake_voice,
 )
@@ -608,6 +610,54 @@ async def test_a_rate_that_cannot_be_made_is_refused_at_once(rate: int) -> None:
         with pytest.raises(ConfigError, match="no encoding 'opus'"):
             studio.stream(encoding="opus")  # pyright: ignore[reportArgumentType]
         assert studio.decoder.batches == []
+
+
+async def said_in_places(studio: Studio, text: str) -> list[AudioChunk]:
+    studio.decoder.places = fake_places
+    async with studio.stream() as stream:
+        write_in_pieces(stream, text, 9)
+        return await collect(stream)
+
+
+async def test_words_begin_where_the_decoder_says() -> None:
+    """At an even pace through the ids, which are four characters each: 3 tokens, 0.12 s."""
+    text = "Doctor Smith had the five of us over on Friday, and then he went away for good, or so we thought."
+    async with open_studio() as studio:
+        chunks = await said_in_places(studio, text)
+        segments = list(studio.texts)
+    words = words_of(chunks)
+    assert "".join(word.text for word in words) == text
+    assert "".join(segments).replace(" ", "") == text.replace(" ", "")
+    begun, at = 0.0, 0
+    for segment, spoken in enumerate(segments):
+        said = [word for chunk in chunks if chunk.segment == segment for word in chunk.words]
+        for word in said:
+            place = spoken.index(word.text.strip(), at)
+            at = place + len(word.text.strip())
+            assert word.start_s == pytest.approx(begun + 0.03 * place, abs=0.045), word
+        begun += sum(chunk.duration_s for chunk in chunks if chunk.segment == segment)
+        at = 0
+    for chunk in chunks:
+        assert all(chunk.start_s - 1e-9 <= word.start_s < chunk.start_s + chunk.duration_s + 1e-9 for word in chunk.words)
+
+
+async def test_heard_is_what_the_places_of_the_whole_say() -> None:
+    source = random.Random(4)
+    async with open_studio() as studio:
+        whole = words_of(await said_in_places(studio, TEXT))
+        end_s = whole[-1].end_s
+        for _ in range(30):
+            at_s = source.uniform(0.0, end_s)
+            async with studio.stream() as stream:
+                write_in_pieces(stream, TEXT, 9)
+                made = 0.0
+                while made < at_s:
+                    chunk = await stream.__anext__()
+                    made = chunk.start_s + chunk.duration_s
+                heard = await stream.cancel(at_s=at_s)
+            wanted = [word for word in whole if word.start_s < at_s]
+            assert abs(len(heard.words) - len(wanted)) <= 1
+            assert heard.text == TEXT[: len(heard.text)]
 
 
 async def test_the_loop_stays_free_while_the_decoder_burns() -> None:

@@ -103,3 +103,84 @@ def test_times_and_places_count_from_the_stream() -> None:
     assert [(word.start, word.end) for word in words] == [(100, 104), (104, 108)]
     assert words[0].start_s == 10.0
     assert words[1].end_s == pytest.approx(11.0)
+
+
+def spoken_at(text: str, tokens_for: float = 2.0) -> list[float]:
+    """The places of a voice that takes so many tokens for a character of the spoken form, and two more at the end."""
+    length = len(normalise(text).text)
+    return [min((n + 0.5) / tokens_for, length) for n in range(round(tokens_for * length) + 2)]
+
+
+def run_aligned(text: str, places: list[float], block: int, behind: int) -> tuple[list[tuple[Word, ...]], list[float]]:
+    """Words by piece, of a voice whose audio is `behind` tokens behind its places; and each piece's length."""
+    running = clock(text)
+    parts: list[tuple[Word, ...]] = []
+    pieces: list[float] = []
+    given = 0
+    for at in range(0, len(places), block):
+        running.hear(places[at : at + block])
+        last = at + block >= len(places)
+        audible = len(places) if last else max(given, at + block - behind)
+        pieces.append(0.04 * (audible - given))
+        given = audible
+        parts.append(running.advance(pieces[-1], last))
+    return parts, pieces
+
+
+@pytest.mark.parametrize("block", [16, 5, 400])
+@pytest.mark.parametrize("text", [TEXT, "Hi.", "one  two   three", "Dr. Smith paid $5 million, i.e. 3% of it."])
+def test_words_are_where_the_tokens_are_in_the_text(text: str, block: int) -> None:
+    spoken = normalise(text)
+    parts, pieces = run_aligned(text, spoken_at(text), block, behind=6)
+    words = [word for part in parts for word in part]
+    assert "".join(word.text for word in words) == text
+    times = [time for word in words for time in (word.start_s, word.end_s)]
+    assert times == sorted(times)
+    at = 0.0
+    for part, seconds in zip(parts, pieces, strict=True):
+        assert all(at - 1e-9 <= word.start_s <= at + seconds + 1e-9 for word in part)
+        at += seconds
+    known = [0.04 * block * (n + 1) for n, part in enumerate(parts) for _ in part]
+    for word, written, known_s in zip(words, written_words(spoken), known, strict=True):
+        assert word.start_s == pytest.approx(0.08 * written.spoken_start, abs=0.041)
+        # A word that goes on where no token is known yet ends there, as far as is told.
+        assert word.end_s == pytest.approx(min(0.08 * written.spoken_end, known_s), abs=0.041)
+
+
+def test_a_word_that_is_cut_by_a_block_ends_no_later_than_it_does() -> None:
+    text = "An extraordinary day"
+    parts, _ = run_aligned(text, spoken_at(text), 16, behind=6)
+    words = {word.text.strip(): word for part in parts for word in part}
+    assert words["extraordinary"].end_s <= words["day"].start_s
+    assert words["day"].start_s == pytest.approx(0.08 * text.index("day"), abs=0.041)
+
+
+def test_what_was_skipped_is_not_lost_and_what_was_never_said_comes_last() -> None:
+    text = "one two three four five six"
+    three, five = text.index("three"), text.index("five")
+    running = clock(text)
+    running.hear([three + n / 2 for n in range(2 * (five - three))])
+    (first, late) = running.advance(0.5, last=False), running.advance(0.44, last=True)
+    assert "".join(word.text for word in (*first, *late)) == text
+    assert [word.start_s for word in first[:3]] == [0.0, 0.0, 0.0]
+    assert [word.text for word in late][-2:] == ["five ", "six"]
+    assert all(word.start_s <= word.end_s <= 0.94 + 1e-9 for word in (*first, *late))
+
+
+def test_a_path_that_moves_back_gives_no_word_twice_and_none_in_the_past() -> None:
+    text = "one two three four"
+    running = clock(text)
+    running.hear([0.0, 1.0, 3.0, 4.0, 5.0, 8.0, 8.0])
+    first = running.advance(0.2, last=False)
+    running.hear([1.0, 1.0, 1.0, 1.0, 8.0, 9.0, 13.0, 14.0, 16.0])
+    second = running.advance(0.2, last=False) + running.advance(0.24, last=True)
+    assert "".join(word.text for word in first + second) == text
+    assert all(word.start_s >= 0.2 for word in second)
+
+
+def test_the_rate_is_learnt_with_places_too() -> None:
+    rate = SpeakingRate()
+    running = clock("This voice takes its time with every word it says", rate)
+    running.hear([0.0])
+    running.advance(30.0, last=True)
+    assert rate.factor > 1.2
