@@ -39,15 +39,10 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     The decoder runs in the chosen dtype, the vocoder in float32. Raises the errors of `Checkpoint.fill`.
     """
     tokenizer = checkpoint.tokenizer()
-    config = checkpoint.config
     progress("Reading the decoder")
-    with without_storage():
-        flow, hift = Flow(config.flow), HiFT(config.hift)
     engine = load_engine(checkpoint, choice, ROWS_PER_STREAM * max_streams + SPARE_ROWS)
     progress("Reading the vocoder")
-    checkpoint.fill(flow, S3GEN_FILE, "flow.", device=choice.device)
-    checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
-    vocoder = Vocoder(flow, hift)
+    vocoder = load_vocoder(checkpoint, choice)
     voiced_at_once = VOICED_AT_ONCE["cpu" if choice.device == "cpu" else "gpu"]
     decoder = load_decoder(engine, choice, max_streams, progress)
     scheduler = Scheduler(decoder, vocoder, vocoder.sample_rate, voiced_at_once=voiced_at_once)
@@ -64,6 +59,15 @@ def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine
     if choice.backend == "flashinfer" or choice.graphs:
         return _paged_engine(t3, choice, max_rows)
     return DenseEngine(t3, max_rows=max_rows)
+
+
+def load_vocoder(checkpoint: Checkpoint, choice: Choice) -> Vocoder:
+    """The vocoder alone, in float32. Blocks. Raises the errors of `Checkpoint.fill`."""
+    with without_storage():
+        flow, hift = Flow(checkpoint.config.flow), HiFT(checkpoint.config.hift)
+    checkpoint.fill(flow, S3GEN_FILE, "flow.", device=choice.device)
+    checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
+    return Vocoder(flow, hift)
 
 
 def load_decoder(engine: Engine, choice: Choice, max_streams: int, progress: Callable[[str], None]) -> Decoder:
