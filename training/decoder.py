@@ -55,7 +55,7 @@ CONTINUED = DecoderStage(
     sizes=Sizes(speech_tokens=3000),
     drop=0.07,
     deep=True,
-    guide=(0.1, 0.1),
+    guide=(0.3, 0.3),
     lengths=((0, 640),),
     save_every=50,
     mean=0.98,

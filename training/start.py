@@ -25,10 +25,7 @@ def fill(module: DecoderTrainer, checkpoint: Path) -> None:
     """Make `module` the decoder of a checkpoint folder. What no folder holds, its phone head, stays as it is."""
     t3 = module.t3
     Checkpoint.open(checkpoint).fill(t3)
-    for name, value in list(t3.named_parameters()):
-        owner, _, last = name.rpartition(".")
-        # The weights are mapped from a file that must not change; training writes.
-        setattr(t3.get_submodule(owner), last, torch.nn.Parameter(value.detach().clone()))
+    t3.requires_grad_(True)
     embedding, head = t3.speech_emb.weight, t3.speech_head.weight
     module.digits_in.copy_(_sums(module.digits, embedding[:CODEC_VOCAB]))
     module.special_in.copy_(embedding[CODEC_VOCAB:])

@@ -55,14 +55,10 @@ def test_the_decoder_that_is_gone_on_with_is_the_folders_own() -> None:
     assert float(module.digits_in.detach().abs().mean()) > 0.01, "codes share what their digits share"
 
 
-def test_training_does_not_write_into_the_folders_file() -> None:
-    before = (SHIPPED / T3_FILE).read_bytes()
+def test_everything_is_trained_that_was_read() -> None:
     module = DecoderTrainer(POCKET.t3)
     start.fill(module, SHIPPED)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(1.0)
-    assert (SHIPPED / T3_FILE).read_bytes() == before
+    assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_speakers_are_those_of_the_folders_voices() -> None:
