@@ -28,7 +28,7 @@ from cf_agents.checkpoint import Checkpoint
 from cf_agents.config import DecodeParams
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
 from cf_agents.links.process import ProcessLink
-from cf_agents.links.worker import MODEL_FACTORY, load_model
+from cf_agents.serving import MODEL_FACTORY, load_model
 from cf_agents.voice import Voice
 
 PARAMS = DecodeParams(max_tokens=400)
@@ -162,7 +162,7 @@ def main() -> None:
     arguments: dict[str, object] = {"folder": str(folder), "max_streams": args.streams + 1, "choose": asked}
 
     def thread() -> Link:
-        return load_model(arguments, lambda _: None)[0]
+        return load_model(arguments, lambda _: None).link
 
     def process() -> Link:
         link = ProcessLink(MODEL_FACTORY, arguments, lambda _: None)

@@ -30,10 +30,15 @@ if TYPE_CHECKING:
         ConfigError,
         DownloadError,
         EngineFull,
+        ServerAbsent,
+        ServerError,
+        ServerExists,
+        ServerMismatch,
         StreamClosed,
         SynthesisFailed,
         TextError,
         VoiceError,
+        WorkerDied,
     )
     from cf_agents.stats import StreamStats
     from cf_agents.stream import Heard, Stream
@@ -56,6 +61,10 @@ __all__ = [
     "DownloadError",
     "EngineFull",
     "Heard",
+    "ServerAbsent",
+    "ServerError",
+    "ServerExists",
+    "ServerMismatch",
     "Stream",
     "StreamClosed",
     "StreamStats",
@@ -65,6 +74,7 @@ __all__ = [
     "VoiceError",
     "WavWriter",
     "Word",
+    "WorkerDied",
     "__version__",
 ]
 

@@ -77,6 +77,13 @@ def write_tiny(folder: str | Path) -> Path:
     return folder
 
 
+def default_voice(checkpoint: Checkpoint) -> Voice:
+    """What a checkpoint speaks with if nobody says otherwise; a drawn voice where it comes with none."""
+    voices = checkpoint.voices
+    path = voices.get(DEFAULT_VOICE) or next(iter(voices.values()), None)
+    return random_voice(checkpoint.config, DEFAULT_VOICE) if path is None else Voice.load(path)
+
+
 def random_voice(config: ModelConfig, name: str) -> Voice:
     """A voice of valid shapes and drawn numbers: one second of prompt that nobody ever spoke. The name seeds it."""
     random = np.random.RandomState(np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype=np.uint32))

@@ -8,6 +8,10 @@ CfAgentsError
 │   └── CheckpointMismatch   a tensor missing, unexpected or of another shape
 ├── DownloadError            the hub could not be reached, or refused
 ├── BackendUnavailable       the asked back-end cannot run here
+├── ServerError              a socket path, or what listens there, that cannot be used
+│   ├── ServerAbsent         nobody listens
+│   ├── ServerExists         somebody listens already, where one wanted to
+│   └── ServerMismatch       it speaks with another model than was asked for, or is of another version
 ├── VoiceError               a voice file or a reference recording that cannot be used
 ├── TextError                text that cannot be spoken, such as a segment past the model's limit
 ├── AudioError               an audio file or format that cannot be read or written
@@ -51,6 +55,22 @@ class DownloadError(CfAgentsError):
 
 class BackendUnavailable(CfAgentsError):
     """The asked back-end cannot run on this machine."""
+
+
+class ServerError(CfAgentsError):
+    """A socket path, or what listens there, that cannot be used."""
+
+
+class ServerAbsent(ServerError):
+    """Nobody listens on the socket path."""
+
+
+class ServerExists(ServerError):
+    """Somebody listens on the socket path already."""
+
+
+class ServerMismatch(ServerError):
+    """The server speaks with another model than was asked for, or is of another version."""
 
 
 class VoiceError(CfAgentsError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable
 
@@ -10,10 +12,12 @@ import torch
 
 from cf_agents.backends import Choice
 from cf_agents.checkpoint import IGNORED, S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
-from cf_agents.config import DecodeParams
+from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.decode import Decoder
 from cf_agents.engines.base import Engine
 from cf_agents.engines.dense import DenseEngine
+from cf_agents.errors import CfAgentsError
+from cf_agents.links.base import Closed, Event, Failed, Segment
 from cf_agents.links.thread import ThreadLink
 from cf_agents.models.flow import Flow
 from cf_agents.models.hift import HiFT
@@ -22,6 +26,7 @@ from cf_agents.models.reference import ReferenceModel
 from cf_agents.models.t3 import T3
 from cf_agents.scheduler import Scheduler
 from cf_agents.vocoder import Vocoder
+from cf_agents.voice import Voice
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +52,32 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     decoder = load_decoder(engine, choice, max_streams, progress)
     scheduler = Scheduler(decoder, vocoder, vocoder.sample_rate, voiced_at_once=voiced_at_once)
     return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate, max_streams)
+
+
+def warm_up(link: ThreadLink, voice: Voice, config: ModelConfig, progress: Callable[[str], None]) -> None:
+    """Say one block that nobody hears, so that the first listener does not wait for what is computed once. Blocks.
+
+    Raises what fails, typed, and then the link is closed.
+    """
+    progress("Warming up")
+    over = threading.Event()
+    failures: list[CfAgentsError] = []
+
+    def receive(event: Event) -> None:
+        match event:
+            case Failed(error):
+                failures.append(error)
+            case Closed():
+                over.set()
+                return
+        session.close()
+
+    session = link.open_from(lambda call: call(), voice, math.inf, receive)
+    session.submit(Segment(0, "hello.", DecodeParams(steps=1, max_tokens=config.t3.block_size), 0))
+    over.wait()
+    if failures:
+        link.close()
+        raise failures[0]
 
 
 def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import secrets
 import threading
 import types
@@ -22,7 +23,7 @@ from cf_agents.backends import Backend, Choice, Dtype, Quantise, check_names, ch
 from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.encoding import Encoding
 from cf_agents.errors import ConfigError, StreamClosed, VoiceError
-from cf_agents.links.base import Closed, Event, Failed, Link, Segment
+from cf_agents.links.base import Link
 from cf_agents.observer import StreamObserver
 from cf_agents.stream import Stream
 from cf_agents.voice import Voice
@@ -36,15 +37,18 @@ DEFAULT_MODEL = "pocket"
 DEFAULT_VOICE = "default"
 DEFAULT_LEAD_S = 2.0
 MOST_FADE_S = 1.0
+DEFAULT_IDLE_S = 60.0
+"""What a server waits for another client."""
 
 Linked = Literal["thread", "process"]
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What `TTS.load` was asked for; nothing of it is done before the block is entered."""
+    """What `TTS.load` or `TTS.attach` was asked for; nothing of it is done before the block is entered."""
 
-    model: str | Path
+    model: str | Path | None
+    """None: what the server has."""
     backend: Backend
     dtype: Dtype
     device: str
@@ -56,6 +60,16 @@ class _Request:
     local_files_only: bool
     observers: tuple[StreamObserver, ...]
     progress: Callable[[str], None]
+    attach: _Attach | None = None
+
+
+@dataclass(frozen=True)
+class _Attach:
+    """The server to share. start: it may be started."""
+
+    path: str | os.PathLike[str]
+    start: bool
+    idle_s: float
 
 
 class _Asked(TypedDict):
@@ -151,6 +165,69 @@ class TTS:
         )
         return cls(request, _params(params), _checked_lead(lead_s))
 
+    @classmethod
+    def attach(
+        cls,
+        path: str | os.PathLike[str],
+        model: str | Path | None = None,
+        *,
+        start: bool | None = None,
+        idle_s: float = DEFAULT_IDLE_S,
+        backend: Backend = "auto",
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        quantise: Quantise | None = None,
+        max_streams: int = 8,
+        voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
+        params: DecodeParams | str = "released",
+        lead_s: float = DEFAULT_LEAD_S,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        observers: Iterable[StreamObserver] = (),
+        progress: Callable[[str], None] | None = None,
+    ) -> TTS:
+        """Say which server to share; `async with` connects to it. Several processes of one user then speak with one engine.
+
+            async with TTS.attach("run/voice.sock", "pocket") as tts: ...
+
+        path: its socket, in a folder that belongs to this user; `cf-agents serve --socket PATH` listens on one. start: whether
+        to start a server where none is: the first that comes does, the others wait, and the server is nobody's child: it ends
+        when it had no client for idle_s seconds. Left out, it is started if a model is given. model: what it must speak with,
+        as in `load`; None takes what a server has, and starts one with "pocket". backend, dtype, device, quantise: likewise,
+        where they are named; with max_streams they are what a server is started with.
+        The rest is as in `load`, and this process's own. Everything it takes is small: no torch, no weights.
+
+        A server that dies fails every open stream with `WorkerDied`; a stream opened after that gets the next server, which is
+        started again if it may be.
+
+        Raises as `load` does, and `BackendUnavailable` where there are no Unix sockets. Entering the block raises what the
+        server could not load for, `ServerAbsent`, `ServerMismatch` when it speaks with something else than was asked for, and
+        `ServerError` for a path that cannot be used.
+        """
+        from cf_agents.links.far import check_sockets
+
+        check_sockets()
+        if not idle_s >= 0.0:
+            raise ConfigError(f"idle_s is {idle_s}; give seconds, such as {DEFAULT_IDLE_S:g}.")
+        tts = cls.load(
+            DEFAULT_MODEL if model is None else model,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            quantise=quantise,
+            max_streams=max_streams,
+            voices=voices,
+            params=params,
+            lead_s=lead_s,
+            revision=revision,
+            local_files_only=local_files_only,
+            observers=observers,
+            progress=progress,
+        )
+        start = model is not None if start is None else start
+        tts._request = replace(tts._request, model=model, attach=_Attach(path, start, idle_s))
+        return tts
+
     async def __aenter__(self) -> TTS:
         """Load. A caller that is cancelled does not wait: the worker thread finishes by itself and lets go of what it read.
 
@@ -161,7 +238,6 @@ class TTS:
         abandoned = threading.Event()
         try:
             self._open = await anyio.to_thread.run_sync(_load, self._request, abandoned, abandon_on_cancel=True)
-            await self._warm_up()
         except BaseException:
             abandoned.set()
             await self.aclose()
@@ -295,84 +371,112 @@ class TTS:
             return loaded.voices[voice]
         if isinstance(voice, str) and not voice.endswith(".safetensors"):
             names = ", ".join(loaded.voices) or "none"
+            model = self._request.model or loaded.checkpoint.config.name
             raise VoiceError(
-                f"{self._request.model} has no voice {voice!r}; it has {names}. Give one of these, or make one of a recording "
+                f"{model} has no voice {voice!r}; it has {names}. Give one of these, or make one of a recording "
                 "with `cf-agents voice make REF.wav -o voice.safetensors` and give that file."
             )
         found = voice if isinstance(voice, Voice) else Voice.load(voice)
         found.check(loaded.checkpoint.config)
         return found
 
-    async def _warm_up(self) -> None:
-        """Say one block that nobody hears, so that the first listener does not wait for what is computed once."""
-        loaded = self._loaded
-        voice = loaded.voices.get(DEFAULT_VOICE) or next(iter(loaded.voices.values()), None)
-        if voice is None:
-            return
-        self._request.progress("Warming up")
-        over = anyio.Event()
-        failures: list[Failed] = []
-
-        def receive(event: Event) -> None:
-            match event:
-                case Failed():
-                    failures.append(event)
-                case Closed():
-                    over.set()
-                    return
-            session.close()
-
-        session = loaded.link.open(voice, math.inf, receive)
-        params = replace(self.params, steps=1, max_tokens=loaded.checkpoint.config.t3.block_size)
-        session.submit(Segment(0, "hello.", params, 0))
-        await over.wait()
-        if failures:
-            raise failures[0].error
-
 
 def _load(request: _Request, abandoned: threading.Event) -> _Open:
+    opened = (_attached if request.attach is not None else _own)(request, abandoned)
+    logger.info("%s speaks on %s.", opened.checkpoint.config.name, opened.choice.why)
+    if not opened.checkpoint.config.trained:
+        logger.info("It has random weights that nobody trained: what it says is noise.")
+    return opened
+
+
+def _own(request: _Request, abandoned: threading.Event) -> _Open:
+    """A model of this process's own."""
+    checkpoint = _checkpoint(request)
+    voices = _voices(request, checkpoint)
+    link, choice = (_process_link if request.link == "process" else _thread_link)(request, checkpoint, voices, abandoned)
+    return _Open(checkpoint, choice, voices, link)
+
+
+def _attached(request: _Request, abandoned: threading.Event) -> _Open:
+    """The model of a server."""
+    from cf_agents.checkpoint import Checkpoint
+    from cf_agents.links.attached import AttachedLink, Start
+    from cf_agents.serving import MODEL_FACTORY, Demand, Served
+
+    attach = request.attach
+    assert attach is not None
+    wanted = _checkpoint(request) if request.model is not None else None
+    demand = Demand(None if wanted is None else _folder(wanted), {**_asked(request)})
+    start = None
+    if attach.start:
+        start = Start(MODEL_FACTORY, _arguments(request, wanted or _checkpoint(request)), attach.idle_s)
+    link = AttachedLink(attach.path, start, request.progress, demand.check)
+    link.wait(abandoned)
+    try:
+        assert isinstance(link.about, Served)
+        checkpoint = wanted or Checkpoint.open(link.about.folder)
+        return _Open(checkpoint, link.about.choice, _voices(request, checkpoint), link)
+    except BaseException:
+        link.close()
+        raise
+
+
+def _checkpoint(request: _Request) -> Checkpoint:
     from cf_agents.builtin import open_model
 
-    request.progress(f"Looking for {request.model}")
-    checkpoint = open_model(
-        request.model,
+    model = DEFAULT_MODEL if request.model is None else request.model
+    request.progress(f"Looking for {model}")
+    return open_model(
+        model,
         revision=request.revision,
         local_files_only=request.local_files_only,
         progress=request.progress is not _silently,
     )
-    if not checkpoint.config.trained:
-        logger.info("%s has random weights that nobody trained: what it says is noise.", request.model)
+
+
+def _voices(request: _Request, checkpoint: Checkpoint) -> dict[str, Voice]:
     voices = {name: Voice.load(path) for name, path in checkpoint.voices.items()}
     for name, voice in request.voices.items():
         voices[name] = voice if isinstance(voice, Voice) else Voice.load(voice)
     for voice in voices.values():
         voice.check(checkpoint.config)
-    link, choice = (_process_link if request.link == "process" else _thread_link)(request, checkpoint, abandoned)
-    logger.info("%s speaks on %s.", checkpoint.config.name, choice.why)
-    return _Open(checkpoint, choice, voices, link)
+    return voices
 
 
-def _thread_link(request: _Request, checkpoint: Checkpoint, abandoned: threading.Event) -> tuple[Link, Choice]:
+def _thread_link(
+    request: _Request, checkpoint: Checkpoint, voices: Mapping[str, Voice], abandoned: threading.Event
+) -> tuple[Link, Choice]:
     request.progress("Importing torch")
-    from cf_agents.loading import thread_link
+    from cf_agents.builtin import default_voice
+    from cf_agents.loading import thread_link, warm_up
 
     choice = choose(**_asked(request))
     link = thread_link(checkpoint, choice, request.max_streams, request.progress)
+    warm_up(link, voices.get(DEFAULT_VOICE) or default_voice(checkpoint), checkpoint.config, request.progress)
     if abandoned.is_set():
         link.close()
     return link, choice
 
 
-def _process_link(request: _Request, checkpoint: Checkpoint, abandoned: threading.Event) -> tuple[Link, Choice]:
+def _process_link(
+    request: _Request, checkpoint: Checkpoint, voices: Mapping[str, Voice], abandoned: threading.Event
+) -> tuple[Link, Choice]:
     from cf_agents.links.process import ProcessLink
-    from cf_agents.links.worker import MODEL_FACTORY
+    from cf_agents.serving import MODEL_FACTORY, Served
 
-    folder = str(checkpoint.folder.resolve())
-    arguments = {"folder": folder, "max_streams": request.max_streams, "choose": _asked(request)}
-    link = ProcessLink(MODEL_FACTORY, arguments, request.progress)
+    link = ProcessLink(MODEL_FACTORY, _arguments(request, checkpoint), request.progress)
     link.wait(abandoned)
-    assert isinstance(link.about, Choice)
-    return link, link.about
+    assert isinstance(link.about, Served)
+    return link, link.about.choice
+
+
+def _arguments(request: _Request, checkpoint: Checkpoint) -> dict[str, object]:
+    """Of `serving.load_model`."""
+    return {"folder": _folder(checkpoint), "max_streams": request.max_streams, "choose": _asked(request)}
+
+
+def _folder(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.folder.resolve())
 
 
 def _asked(request: _Request) -> _Asked:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic
 
@@ -64,13 +65,15 @@ class ThreadLink(Generic[D, V, S]):
             except RuntimeError:
                 # The loop ended without closing its streams; nobody is left to hear of it.
                 logger.debug("An event was dropped: its event loop is gone.")
-                self._abandon(speech)
+                self._abandon(opened)
 
         try:
             speech = self._scheduler.open(voice, lead_s, deliver)
         except StreamClosed:
             place.leave()
             raise
+        # The speech has `deliver`: the way back is weak, so that a voice is let go of as soon as its last speech is over.
+        opened = weakref.ref(speech)
         return _ThreadSession(self._scheduler, speech, place, self._tokenise, post, receive)
 
     async def aclose(self) -> None:
@@ -82,9 +85,11 @@ class ThreadLink(Generic[D, V, S]):
         """`aclose` for a thread without an event loop: blocks until the scheduler's thread has ended."""
         self._scheduler.close()
 
-    def _abandon(self, speech: Speech[D, S]) -> None:
-        with contextlib.suppress(StreamClosed):
-            self._scheduler.cancel(speech)
+    def _abandon(self, opened: weakref.ref[Speech[D, S]]) -> None:
+        speech = opened()
+        if speech is not None:
+            with contextlib.suppress(StreamClosed):
+                self._scheduler.cancel(speech)
 
 
 class _ThreadSession(Generic[D, V, S]):

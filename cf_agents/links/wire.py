@@ -1,4 +1,4 @@
-"""What crosses a socket between a link and its worker, and how it is written down.
+"""What crosses a socket between a link and the process that speaks, and how it is written down.
 
     frame:  header bytes (u32) | blob bytes (u32) | header, JSON | blob
 
@@ -20,6 +20,7 @@ from cf_agents.backends import Choice
 from cf_agents.config import DecodeParams
 from cf_agents.errors import CfAgentsError, SynthesisFailed
 from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
+from cf_agents.serving import Served
 
 WIRE_VERSION = 2
 """Goes up with every change of a message. Both ends are the same installation, until one is upgraded under a running agent."""
@@ -42,14 +43,6 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Load:
-    """To the worker: build what speaks, by calling `module:function` with the arguments. See `worker.Factory`."""
-
-    factory: str
-    arguments: dict[str, object]
-
-
-@dataclass(frozen=True)
 class Progress:
     """To the link: what loading is at."""
 
@@ -58,7 +51,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Ready:
-    """To the link: speech can begin. about: what the factory says of what it built, plain or a `Choice`."""
+    """To the link: speech can begin. about: what the factory says of what it built, plain or a `Served`."""
 
     sample_rate: int
     max_streams: int
@@ -67,14 +60,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class LoadFailed:
-    """To the link: the last message of a worker that has nothing to speak with."""
+    """To the link: the last message of a process that has nothing to speak with, or not for this client."""
 
     error: CfAgentsError
 
 
 @dataclass(frozen=True)
 class Know:
-    """To the worker: a voice as `Voice.to_bytes` wrote it, sent once and then named by its digest."""
+    """To what speaks: a voice as `Voice.to_bytes` wrote it, sent once and then named by its digest."""
 
     digest: str
     data: bytes
@@ -82,14 +75,14 @@ class Know:
 
 @dataclass(frozen=True)
 class Forget:
-    """To the worker: no session will ask for this voice again."""
+    """To what speaks: no session will ask for this voice again."""
 
     digest: str
 
 
 @dataclass(frozen=True)
 class Open:
-    """To the worker: begin a session."""
+    """To what speaks: begin a session."""
 
     session: int
     digest: str
@@ -98,7 +91,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Submit:
-    """To the worker: `Session.submit`."""
+    """To what speaks: `Session.submit`."""
 
     session: int
     segment: Segment
@@ -106,7 +99,7 @@ class Submit:
 
 @dataclass(frozen=True)
 class Position:
-    """To the worker: `Session.report_position`."""
+    """To what speaks: `Session.report_position`."""
 
     session: int
     seconds: float
@@ -114,7 +107,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Close:
-    """To the worker: `Session.close`."""
+    """To what speaks: `Session.close`."""
 
     session: int
 
@@ -127,9 +120,9 @@ class Happened:
     event: Event
 
 
-Message = Hello | Load | Progress | Ready | LoadFailed | Know | Forget | Open | Submit | Position | Close | Happened
+Message = Hello | Progress | Ready | LoadFailed | Know | Forget | Open | Submit | Position | Close | Happened
 
-_PARTS = (*typing.get_args(Message), Choice, Segment, DecodeParams, Audio, Block, Failed, Closed)
+_PARTS = (*typing.get_args(Message), Served, Choice, Segment, DecodeParams, Audio, Block, Failed, Closed)
 _KINDS: Mapping[str, type] = {kind.__name__: kind for kind in _PARTS}
 _ERRORS: Mapping[str, type[CfAgentsError]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, CfAgentsError)

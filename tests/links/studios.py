@@ -1,4 +1,4 @@
-"""A link over fakes, in this process or in a child, with a view of what is inside it, for tests that are run over both.
+"""A link over fakes, in this process, in a child or in a server, with a view of what is inside, for tests run over all of them.
 
 What the far side shows and is told goes through a small file that both processes map.
 """
@@ -18,6 +18,9 @@ import anyio
 from cf_agents.config import DecodeParams
 from cf_agents.engines.base import Prefix
 from cf_agents.errors import BackendUnavailable, CheckpointDamaged, TextError
+from cf_agents.links.attached import AttachedLink, Start
+from cf_agents.links.far import FarLink
+from cf_agents.links.host import Speaker
 from cf_agents.links.process import ProcessLink
 from cf_agents.links.thread import ThreadLink
 from cf_agents.scheduler import Scheduler
@@ -25,7 +28,7 @@ from cf_agents.stream import Stream
 from cf_agents.text_ids import TextIds
 from tests.fakes import SAMPLE_RATE, FakeDecoder, FakeVocoder, fake_ids, fake_voice
 
-Kind = Literal["thread", "process"]
+Kind = Literal["thread", "process", "attached"]
 
 FACTORY = "tests.links.studios:build"
 _ROWS, _STEPS, _STEP_S, _VOICES = (slice(at, at + 8) for at in range(0, 32, 8))
@@ -77,8 +80,8 @@ def tokenise(text: str) -> TextIds:
     return fake_ids(text)
 
 
-def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> tuple[ThreadLink, object]:
-    """The factory, for both processes. `error` in the arguments: fail so; `once`: a file that makes the second load fail."""
+def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> Speaker:
+    """The factory, wherever it runs. `error` in the arguments: fail so; `once`: a file that makes the second load fail."""
     progress("Building fakes")
     match arguments.get("error"):
         case "damaged":
@@ -105,21 +108,30 @@ def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> t
     vocoder.on_open = lambda seed: board.write(_VOICES, len(vocoder.prepared))
     max_streams = arguments.get("max_streams", 64)
     assert isinstance(max_streams, int)
-    return ThreadLink(Scheduler(decoder, vocoder, SAMPLE_RATE), tokenise, SAMPLE_RATE, max_streams), {"pool": pool}
+    link = ThreadLink(Scheduler(decoder, vocoder, SAMPLE_RATE), tokenise, SAMPLE_RATE, max_streams)
+    return Speaker(link, {"pool": pool})
+
+
+def accept(about: object) -> None:
+    """The check of a link that takes what there is."""
 
 
 class Studio:
-    """A link of either kind and its board."""
+    """A link of any kind and its board. idle_s: of the server, for the attached kind."""
 
-    def __init__(self, kind: Kind, folder: Path, **arguments: object) -> None:
+    def __init__(self, kind: Kind, folder: Path, idle_s: float = 0.05, **arguments: object) -> None:
         self.board = Board(folder / "board")
         arguments["board"] = str(folder / "board")
         self.told: list[str] = []
-        self.link: ThreadLink | ProcessLink
+        self.link: ThreadLink | FarLink
         if kind == "thread":
-            self.link = build(arguments, self.told.append)[0]
-        else:
+            self.link = build(arguments, self.told.append).link
+        elif kind == "process":
             self.link = ProcessLink(FACTORY, arguments, self.told.append)
+        else:
+            start = Start(FACTORY, arguments, idle_s)
+            self.link = AttachedLink(folder / "socket", start, self.told.append, accept)
+        if isinstance(self.link, FarLink):
             self.link.wait()
 
     def stream(self, seed: int = 7, lead_s: float = 1e9, steps: int = 2, name: str = "fake") -> Stream:
@@ -146,10 +158,15 @@ class Studio:
         assert isinstance(self.link, ProcessLink)
         return self.link
 
+    @property
+    def attached(self) -> AttachedLink:
+        assert isinstance(self.link, AttachedLink)
+        return self.link
+
 
 @asynccontextmanager
-async def open_studio(kind: Kind, folder: Path, **arguments: object) -> AsyncIterator[Studio]:
-    studio = await anyio.to_thread.run_sync(lambda: Studio(kind, folder, **arguments))
+async def open_studio(kind: Kind, folder: Path, idle_s: float = 0.05, **arguments: object) -> AsyncIterator[Studio]:
+    studio = await anyio.to_thread.run_sync(lambda: Studio(kind, folder, idle_s, **arguments))
     try:
         yield studio
     finally:

@@ -1,4 +1,5 @@
-"""What a stream may rely on, whichever link it has: every test runs over a scheduler in this process and one in a child."""
+"""What a stream may rely on, whichever link it has: every test runs over a scheduler in this
+process, one in a child and one in a server."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
 TEXT = "Good morning, and welcome to the station. The first train leaves at nine; the second, which costs more, never does! "
 
 
-@pytest.fixture(params=["thread", "process"])
+@pytest.fixture(params=["thread", "process", "attached"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 

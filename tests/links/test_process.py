@@ -20,7 +20,7 @@ from cf_agents import TTS
 from cf_agents.checkpoint import S3GEN_FILE
 from cf_agents.config import DecodeParams
 from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
-from cf_agents.links import process as process_module
+from cf_agents.links import far as far_module
 from cf_agents.links.base import Failed, Segment
 from cf_agents.links.process import ProcessLink
 from cf_agents.links.wire import WIRE_VERSION
@@ -108,7 +108,7 @@ async def test_a_child_that_dies_fails_every_stream_and_is_replaced(tmp_path: Pa
 
 
 async def test_deaths_in_a_row_bring_a_pause_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "BACKOFF_S", (0.4, 0.6))
+    monkeypatch.setattr(far_module, "BACKOFF_S", (0.4, 0.6))
     async with open_studio("process", tmp_path) as studio:
         pid = kill(studio)
         await restarted(studio, pid)
@@ -176,7 +176,7 @@ def test_loading_that_is_abandoned_ends_at_once(told_first: bool) -> None:
 
 
 async def test_a_voice_is_sent_once_and_forgotten_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "KEPT_VOICES", 2)
+    monkeypatch.setattr(far_module, "KEPT_VOICES", 2)
     async with open_studio("process", tmp_path) as studio:
 
         async def say(name: str) -> None:
@@ -193,7 +193,7 @@ async def test_a_voice_is_sent_once_and_forgotten_in_time(tmp_path: Path, monkey
 
 
 async def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "WIRE_VERSION", WIRE_VERSION + 1)
+    monkeypatch.setattr(far_module, "WIRE_VERSION", WIRE_VERSION + 1)
     link = ProcessLink(FACTORY, {"board": str(tmp_path / "board")}, silently)
     with pytest.raises(BackendUnavailable, match="changed on disk"):
         link.wait()
@@ -208,9 +208,9 @@ async def test_a_stream_whose_reader_stands_still_is_stopped_and_the_others_go_o
         session = studio.link.open(fake_voice(), 1e9, slow)
         take = studio.process._take
 
-        def held(worker: object, message: object) -> None:
+        def held(line: object, message: object) -> None:
             gate.wait(20)
-            take(worker, message)  # type: ignore[arg-type]
+            take(line, message)  # type: ignore[arg-type]
 
         monkeypatch.setattr(studio.process, "_take", held)
         async with studio.stream(1) as stream:

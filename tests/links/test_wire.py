@@ -22,7 +22,6 @@ from cf_agents.links.wire import (
     Happened,
     Hello,
     Know,
-    Load,
     LoadFailed,
     Message,
     Open,
@@ -34,14 +33,14 @@ from cf_agents.links.wire import (
     encode,
     read_message,
 )
+from cf_agents.serving import Served
 
 BLOCK = Block(16, 7, 12.000000000000123, 12.5, 13.25)
 MESSAGES: list[Message] = [
     Hello(),
-    Load("a.b:c", {"folder": "x y", "max_streams": 3, "error": None}),
     Progress("Reading the decoder"),
     Ready(24_000, 8, {"why": "é"}),
-    Ready(24_000, 8, Choice("dense", "cpu", "float32", "as asked")),
+    Ready(24_000, 8, Served("x y", Choice("dense", "cpu", "float32", "as asked"))),
     Know("0f", bytes(range(256)) * 100),
     Forget("0f"),
     Open(2**40, "0f", math.inf),
