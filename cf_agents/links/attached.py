@@ -87,8 +87,8 @@ class _Attached:
             elif self._start is None:
                 lock.release()
                 raise ServerAbsent(
-                    f"No server listens on {self._address.path}: start one with `cf-agents serve --socket {self._address.path}`, "
-                    "or let TTS.attach start it with start=True."
+                    f"No server listens on {self._address.path}: start one with "
+                    f"`cf-agents serve --socket {self._address.path}`, or let TTS.attach start it with start=True."
                 )
             elif started:
                 lock.release()
