@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Generic
 
+from cf_agents.config import TOKEN_RATE
 from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Prefix
 from cf_agents.errors import Busy, CfAgentsError, EngineFull, StreamClosed
@@ -173,12 +174,12 @@ class Scheduler(Generic[D, V, S]):
 
     # What the voicer tells, from its thread.
 
-    def voiced(self, speech: Speech[D, S], tokens: int, seconds: float, at_s: float) -> None:
+    def voiced(self, speech: Speech[D, S], seconds: float, at_s: float) -> None:
         """See `voicer.Owner`."""
 
         def note() -> None:
             speech.voicing -= 1
-            speech.voicing_tokens -= tokens
+            speech.coming_s -= seconds
             if seconds:
                 speech.playback.add(seconds, at_s)
 
@@ -292,7 +293,7 @@ class Scheduler(Generic[D, V, S]):
         )
         utterance.block_began_s = None
         speech.voicing += 1
-        speech.voicing_tokens += len(block.tokens)
+        speech.coming_s += len(block.tokens) / TOKEN_RATE
         if unvoiced.ended:
             speech.opened.popleft()
             self._release(utterance)

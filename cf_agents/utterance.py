@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cf_agents.config import TOKEN_RATE, DecodeParams
+from cf_agents.config import DecodeParams
 from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Prefix
 from cf_agents.errors import CfAgentsError
@@ -122,7 +122,8 @@ class Speech(Generic[D, S]):
     """Those that have rows: the one that is decoded, and the next, which is prepared only."""
     voicing: int = 0
     """Blocks that were decoded and have not reached the listener."""
-    voicing_tokens: int = 0
+    coming_s: float = 0.0
+    """Audio that was decoded and has not reached the listener: of those blocks, and what the vocoder holds back."""
     over: bool = False
     """Failed, cancelled or closed: takes no more utterances and delivers no more audio."""
     closed: bool = False
@@ -169,9 +170,9 @@ class Speech(Generic[D, S]):
         """
         if self.voicing >= MOST_VOICING or self.awaited:
             return math.inf
-        return now + max(0.0, self.playback.lead_s(now) + self.voicing_tokens / TOKEN_RATE - self.lead_s)
+        return now + max(0.0, self.playback.lead_s(now) + self.coming_s - self.lead_s)
 
     def deadline(self, submitted_s: float) -> float:
         """When its next block is missed: when playback of what was decoded runs dry, or the text came, if that was later."""
         dry = self.playback.dry_at()
-        return submitted_s if dry is None else max(dry + self.voicing_tokens / TOKEN_RATE, submitted_s)
+        return submitted_s if dry is None else max(dry + self.coming_s, submitted_s)

@@ -51,8 +51,8 @@ class Unvoiced(Generic[D, S]):
 class Owner(Protocol[D, S]):
     """What a voicer tells whoever gives it blocks, from its own thread."""
 
-    def voiced(self, speech: Speech[D, S], tokens: int, seconds: float, at_s: float) -> None:
-        """A block of so many tokens was handed to its speech, as so many seconds of audio, at a time of the clock."""
+    def voiced(self, speech: Speech[D, S], seconds: float, at_s: float) -> None:
+        """A block was handed to its speech, as so many seconds of audio, at a time of the clock."""
         ...
 
     def spoilt(self, speech: Speech[D, S]) -> None:
@@ -178,11 +178,11 @@ class Voicer(Generic[D, V, S]):
         if block.ended:
             utterance.status, utterance.state = Status.DONE, None
         now = self._clock()
-        tokens, places = len(block.decoded.tokens), block.decoded.places
-        made = Block(tokens, block.steps, block.began_s, block.decoded_s, now)
+        places = block.decoded.places
+        made = Block(len(block.decoded.tokens), block.steps, block.began_s, block.decoded_s, now)
         characters = None if places is None else utterance.text.characters(places)
         speech.say(Audio(utterance.index, sound, block.ended, made, characters))
-        self._owner.voiced(speech, tokens, len(pcm) / self._sample_rate, now)
+        self._owner.voiced(speech, len(pcm) / self._sample_rate, now)
 
     def _fail_block(self, block: Unvoiced[D, S], error: CfAgentsError) -> None:
         self._fail(block.utterance.speech, error)

@@ -13,7 +13,7 @@ import pytest
 
 from cf_agents.audio import AudioChunk
 from cf_agents.config import DecodeParams
-from cf_agents.errors import StreamClosed, SynthesisFailed, TextError
+from cf_agents.errors import Busy, StreamClosed, SynthesisFailed, TextError
 from cf_agents.links.base import Audio, Closed, Event, Failed, Segment
 from cf_agents.stream import Stream, _segment_seed
 from tests.fakes import SAMPLE_RATE, fake_sound, fake_voice
@@ -243,3 +243,59 @@ async def test_a_loop_that_ends_without_closing_gives_the_rows_back(studio: Stud
     await anyio.to_thread.run_sync(lambda: anyio.run(forget, backend=anyio_backend_name))
     await until(lambda: not studio.rows_used)
     left[0]._released = True
+
+
+async def test_a_full_house_says_busy_at_once_and_a_cancel_makes_room_at_once(kind: Kind, tmp_path: Path) -> None:
+    async with open_studio(kind, tmp_path, max_streams=2, pool=4) as studio:
+        assert studio.link.max_streams == 2
+        studio.burn(0.001)
+        async with studio.stream(1) as first, studio.stream(2) as second:
+            write(first, TEXT)
+            await anext(first)
+            with pytest.raises(Busy, match="max_streams") as caught:
+                studio.stream(3)
+            assert 0.0 < caught.value.retry_after_s < 10.0
+            await second.cancel()
+            async with studio.stream(4) as third:
+                check_sound(await collect(write(third, TEXT)), 4)
+            await collect(first)
+        # One that has said all leaves by itself, and so does one that failed.
+        done, failed = studio.stream(5), studio.stream(6)
+        await collect(write(done, TEXT))
+        with pytest.raises(SynthesisFailed):
+            await collect(write(failed, "Please explode."))
+        async with studio.stream(7) as first, studio.stream(8):
+            check_sound(await collect(write(first, TEXT)), 7)
+        await done.aclose()
+        await failed.aclose()
+
+
+async def test_a_thousand_cancels_and_no_chunk_after_any(kind: Kind, studio: Studio) -> None:
+    """In which state a stream is caught is left to chance; the session under it is watched too."""
+    random = np.random.default_rng(1)
+    after: list[Event] = []
+    states: set[str] = set()
+
+    async def one(seed: int) -> None:
+        stream = studio.stream(seed)
+        write(stream, TEXT)
+        deliver = stream._deliver
+        chunks = 0
+        for _ in range(int(random.integers(0, 4))):
+            await anext(stream)
+            chunks += 1
+        await anyio.sleep(float(random.choice([0.0, 0.001])))
+        states.add(f"{chunks} taken, {bool(stream._ready)} ready")
+        stream.cancel_nowait()
+        stream._deliver = lambda *given, **named: (after.append(given), deliver(*given, **named))  # type: ignore[method-assign,arg-type]
+        assert [chunk async for chunk in stream] == []
+        await stream.aclose()
+        assert not stream._ready
+
+    for at in range(0, 1000 if kind == "thread" else 200, 20):
+        async with anyio.create_task_group() as group:
+            for seed in range(at, at + 20):
+                group.start_soon(one, seed)
+    assert after == []
+    assert len(states) > 3
+    assert studio.rows_used == 0

@@ -22,6 +22,7 @@ from cf_agents.config import DecodeParams
 from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
 from cf_agents.links import far as far_module
 from cf_agents.links.base import Failed, Segment
+from cf_agents.links.places import Places
 from cf_agents.links.process import ProcessLink
 from cf_agents.links.wire import WIRE_VERSION
 from tests.fakes import fake_voice
@@ -222,6 +223,29 @@ async def test_a_stream_whose_reader_stands_still_is_stopped_and_the_others_go_o
         assert len(failed) == 1
         assert "stood still" in str(failed[0].error)
         await slow.over.wait()
+
+
+async def test_a_far_side_that_is_full_says_busy_before_any_audio(tmp_path: Path) -> None:
+    """It may be shared with other processes, of whose streams this one does not know."""
+    async with open_studio("process", tmp_path, max_streams=1, pool=2) as studio:
+        async with studio.stream(1):
+            studio.process._places = Places(9, studio.link.sample_rate)
+            async with studio.stream(2) as stream:
+                with pytest.raises(Busy, match="max_streams") as caught:
+                    await collect(write(stream, TEXT))
+                assert caught.value.retry_after_s > 0.0
+        async with studio.stream(3) as stream:
+            check_sound(await collect(write(stream, TEXT)), 3)
+
+
+async def test_a_child_that_dies_leaves_its_places(tmp_path: Path) -> None:
+    async with open_studio("process", tmp_path, max_streams=1, pool=2) as studio:
+        stream = studio.stream(1)
+        kill(studio)
+        with pytest.raises(WorkerDied):
+            await collect(write(stream, TEXT))
+        async with studio.stream(2) as stream:
+            check_sound(await collect(write(stream, TEXT)), 2)
 
 
 PARENT = """

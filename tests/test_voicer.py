@@ -1,0 +1,233 @@
+"""The vocoder's thread: what goes on beside it, in which order it works, and what it leaves after a cancel or an error."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from cf_agents.errors import StreamClosed, SynthesisFailed
+from cf_agents.links.base import Audio, Closed
+from cf_agents.scheduler import Scheduler
+from cf_agents.utterance import MOST_VOICING, Speech
+from cf_agents.voice import Voice
+from tests.fakes import SAMPLE_RATE
+from tests.test_scheduler import Bench, Listener, whole
+
+
+class Gate(Bench):
+    """Both threads, with a vocoder whose next step can be held up. batches: the seeds of every step it began."""
+
+    def __init__(self, pool: int = 16, voiced_at_once: int = 4) -> None:
+        super().__init__(pool)
+        self.scheduler = Scheduler(self.decoder, self.vocoder, SAMPLE_RATE, voiced_at_once=voiced_at_once)
+        self.batches: list[list[int]] = []
+        self.inside = threading.Event()
+        self._open = threading.Event()
+        self._open.set()
+        self._changed = threading.Condition()
+        self.vocoder.on_step = self._vocode
+        self.decoder.on_step = self._decode
+        self.scheduler.start()
+
+    def shut(self) -> None:
+        self._open.clear()
+        self.inside.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    def decoded(self, seed: int) -> int:
+        """Denoising steps begun with this utterance."""
+        return sum(seed in batch for batch in self.decoder.batches)
+
+    def until_decoded(self, seed: int, steps: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.decoded(seed) >= steps, timeout=10.0)
+
+    def shut_in(self, seed: int, ids: int = 9) -> tuple[Speech, Listener]:
+        """A speech whose first block is in the vocoder, and stays there."""
+        self.shut()
+        speech, listener = self.speech()
+        self.say(speech, seed, ids)
+        assert self.inside.wait(10.0)
+        return speech, listener
+
+    def _vocode(self, seeds: list[int]) -> None:
+        self.batches.append(seeds)
+        self.inside.set()
+        assert self._open.wait(10.0)
+
+    def _decode(self, seeds: list[int]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.release()
+    gate.scheduler.close()
+    assert gate.decoder.rows_free == gate.decoder.pool
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("cf-agents")]
+
+
+def finished(listener: Listener, seed: int, ids: int) -> None:
+    listener.wait_for(lambda: listener.segments_done() == 1)
+    np.testing.assert_array_equal(listener.sound(0), whole(seed, ids))
+
+
+def test_decoding_goes_on_while_the_vocoder_works(gate: Gate) -> None:
+    _, first = gate.shut_in(1)
+    speech, second = gate.speech()
+    gate.say(speech, 2, ids=9)
+    gate.until_decoded(2, 2)
+    assert gate.batches == [[1]]
+    gate.release()
+    finished(first, 1, 9)
+    finished(second, 2, 9)
+
+
+def test_nothing_keeps_the_machine_from_a_first_audio_of_the_same_speech(gate: Gate) -> None:
+    _, first = gate.shut_in(1)
+    speech, second = gate.speech()
+    gate.say(speech, 2, ids=9)
+    gate.until_decoded(2, 2)
+    # A first block takes two steps; the third waits until it is heard.
+    assert gate.decoded(1) == 2
+    gate.release()
+    finished(first, 1, 9)
+    finished(second, 2, 9)
+
+
+def test_a_speech_that_plays_is_decoded_beside_its_own_vocoding_as_far_as_the_queue_goes(gate: Gate) -> None:
+    speech, listener = gate.speech()
+    shut = threading.Event()
+
+    def shut_at_the_second(event: object) -> None:
+        listener(event)  # type: ignore[arg-type]
+        if not shut.is_set():
+            gate.shut()
+            shut.set()
+
+    speech.deliver = shut_at_the_second
+    gate.say(speech, 1, ids=20)
+    assert shut.wait(10.0)
+    gate.until_decoded(1, 2 + 2 * MOST_VOICING)
+    other, second = gate.speech()
+    gate.say(other, 2, ids=2)
+    gate.until_decoded(2, 2)
+    assert gate.decoded(1) == 2 + 2 * MOST_VOICING
+    gate.release()
+    finished(listener, 1, 20)
+    finished(second, 2, 2)
+
+
+def test_those_who_wait_in_silence_go_first_and_no_more_go_together_than_is_said() -> None:
+    gate = Gate(pool=32, voiced_at_once=2)
+    try:
+        begun = [gate.speech() for _ in range(3)]
+        for n, (speech, listener) in enumerate(begun):
+            gate.say(speech, n, ids=1)
+            finished(listener, n, 1)
+        gate.batches.clear()
+        gate.shut_in(9)
+        for n, (speech, _) in enumerate(begun):
+            gate.say(speech, 20 + n, ids=1, index=1)
+            gate.until_decoded(20 + n, 2)
+        new = [gate.speech() for _ in range(3)]
+        for n, (speech, _) in enumerate(new):
+            gate.say(speech, 10 + n, ids=1)
+            gate.until_decoded(10 + n, 2)
+        late = gate.speech()
+        gate.say(late[0], 30, ids=1)
+        gate.until_decoded(30, 1)
+        gate.release()
+        for _, listener in begun:
+            listener.wait_for(lambda listener=listener: listener.segments_done() == 2)
+        order = [seed for batch in gate.batches[1:] for seed in batch]
+        assert max(len(batch) for batch in gate.batches) == 2
+        assert order.index(12) < order.index(20)
+        assert [seed for seed in order if 20 <= seed < 30] == [20, 21, 22]
+    finally:
+        gate.release()
+        gate.scheduler.close()
+
+
+def test_a_cancel_silences_what_is_in_the_vocoder_and_drops_what_waits_for_it(gate: Gate) -> None:
+    inside, first = gate.shut_in(1)
+    waiting, second = gate.speech()
+    gate.say(waiting, 2, ids=9)
+    gate.until_decoded(2, 2)
+    other, third = gate.speech()
+    gate.say(other, 3, ids=9)
+    gate.until_decoded(3, 2)
+    gate.scheduler.cancel(inside)
+    gate.scheduler.cancel(waiting)
+    # Rows are free while the vocoder is still busy.
+    for listener in (first, second):
+        listener.wait_for(lambda listener=listener: listener.closed)
+    assert gate.decoder.rows_free == gate.decoder.pool - 2
+    gate.release()
+    finished(third, 3, 9)
+    assert first.events == second.events == [Closed()]
+    assert not any(2 in batch for batch in gate.batches)
+
+
+def test_an_error_in_the_vocoder_ends_its_speech_only(gate: Gate) -> None:
+    vocode = gate.vocoder.on_step
+
+    def fail_on_1(seeds: list[int]) -> None:
+        vocode(seeds)
+        if 1 in seeds:
+            raise RuntimeError("cuFFT is unwell")
+
+    gate.vocoder.on_step = fail_on_1
+    _, bad = gate.shut_in(1)
+    speech, good = gate.speech()
+    gate.say(speech, 2, ids=9)
+    gate.until_decoded(2, 2)
+    gate.release()
+    bad.wait_for(lambda: bool(bad.events))
+    assert isinstance(bad.error, SynthesisFailed)
+    assert "cuFFT" in str(bad.error)
+    finished(good, 2, 9)
+    assert not any(isinstance(event, Audio) for event in bad.events)
+    assert gate.decoder.rows_free == gate.decoder.pool
+
+
+def test_a_voice_that_cannot_be_prepared_fails_its_speech(gate: Gate) -> None:
+    prepare = gate.vocoder.prepare
+
+    def refuse(voice: Voice) -> str:
+        if not gate.batches:
+            raise RuntimeError("no memory for this voice")
+        return prepare(voice)
+
+    gate.vocoder.prepare = refuse
+    speech, listener = gate.speech()
+    gate.say(speech, 1)
+    listener.wait_for(lambda: bool(listener.events))
+    assert "no memory for this voice" in str(listener.error)
+    gate.batches.append([])
+    speech, listener = gate.speech()
+    gate.say(speech, 2)
+    finished(listener, 2, 2)
+
+
+def test_a_vocoder_that_dies_fails_every_speech(gate: Gate) -> None:
+    def die(seeds: list[int]) -> None:
+        raise SystemExit("out of memory")
+
+    gate.vocoder.on_step = die
+    speeches = [gate.speech() for _ in range(2)]
+    for n, (speech, _) in enumerate(speeches):
+        gate.say(speech, n)
+    for _, listener in speeches:
+        listener.wait_for(lambda listener=listener: listener.closed)
+        assert isinstance(listener.error, SynthesisFailed)
+    with pytest.raises(StreamClosed):
+        gate.speech()
