@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.text import Text
 
 import cf_agents
 from cf_agents.backends import Backend, Dtype, Quantise
-from cf_agents.config import PRESETS, DecodeParams
+from cf_agents.config import PRESETS
 from cf_agents.encoding import Encoding
 from cf_agents.errors import CfAgentsError
 from cf_agents.tts import DEFAULT_MODEL, DEFAULT_VOICE
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "say":
                 from cf_agents.cli_say import say
 
-                return say(args, _params(args), console)
+                return say(args, _knobs(args), console)
             case "doctor":
                 from cf_agents.doctor import report
 
@@ -108,7 +107,7 @@ def _say_parser(say: argparse.ArgumentParser) -> None:
     say.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
     say.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
     say.add_argument("--streams", type=int, default=8, metavar="N", help="texts of --file spoken at the same time")
-    say.add_argument("--preset", choices=list(PRESETS), default="released", help="decoding knobs to start from")
+    say.add_argument("--preset", choices=list(PRESETS), help="decoding knobs to start from; the model's own if not given")
     for name, (kind, meaning) in _KNOBS.items():
         say.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
     _common(say)
@@ -121,9 +120,8 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("-v", "--verbose", action="count", default=0, help="say what is done; twice for more")
 
 
-def _params(args: argparse.Namespace) -> DecodeParams:
-    given = {name: value for name, value in vars(args).items() if name in _KNOBS and value is not None}
-    return dataclasses.replace(DecodeParams.preset(args.preset), **given)
+def _knobs(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(args).items() if name in _KNOBS and value is not None}
 
 
 def _tell(error: BaseException, console: Console) -> bool:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import codecs
 import contextlib
+import dataclasses
 import io
 import math
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -42,29 +43,34 @@ class Sink(Protocol):
         ...
 
 
-def say(args: argparse.Namespace, params: DecodeParams, console: Console) -> int:
-    """Run the command. Returns the exit status; raises `CfAgentsError` with what to tell."""
+def say(args: argparse.Namespace, knobs: Mapping[str, Any], console: Console) -> int:
+    """Run the command, with `knobs` of `DecodeParams` in place of the preset's or the model's.
+
+    Returns the exit status; raises `CfAgentsError` with what to tell.
+    """
     if not (args.output or args.play):
         raise ConfigError("Say where the sound goes: -o hello.wav, -o - for raw samples on standard output, or --play.")
     if args.file and (args.text or args.play or args.output == STDOUT):
         raise ConfigError("--file speaks the lines of a file into a folder: give -o FOLDER, and no text, - or --play.")
     if args.output and not args.file and args.output != STDOUT and not Path(args.output).absolute().parent.is_dir():
         raise AudioError(f"There is no folder for {args.output}; make it, or give another path with -o.")
+    DecodeParams(**knobs)  # raises before anything is loaded
     if args.threads is not None:
         import torch
 
         if args.threads < 1:
             raise ConfigError(f"--threads is {args.threads}; give at least 1.")
         torch.set_num_threads(args.threads)
-    return anyio.run(_say_lines if args.file else _say_one, args, params, console)
+    return anyio.run(_say_lines if args.file else _say_one, args, knobs, console)
 
 
-async def _say_one(args: argparse.Namespace, params: DecodeParams, console: Console) -> int:
-    async with _load(args, params, console) as tts:
+async def _say_one(args: argparse.Namespace, knobs: Mapping[str, Any], console: Console) -> int:
+    async with _load(args, console) as tts:
         lead_s = args.lead or (tts.lead_s if args.play else math.inf)
         voice = _voice(tts, args)
+        params = dataclasses.replace(tts.params, **knobs)
         async with tts.stream(
-            voice, seed=args.seed, lead_s=lead_s, sample_rate=args.sample_rate, encoding=args.encoding
+            voice, params=params, seed=args.seed, lead_s=lead_s, sample_rate=args.sample_rate, encoding=args.encoding
         ) as stream:
             async with _sinks(args, stream.sample_rate) as sinks, anyio.create_task_group() as group:
                 group.start_soon(_write, stream, args.text)
@@ -94,14 +100,14 @@ async def _standard_input() -> AsyncIterator[str]:
             return
 
 
-async def _say_lines(args: argparse.Namespace, params: DecodeParams, console: Console) -> int:
+async def _say_lines(args: argparse.Namespace, knobs: Mapping[str, Any], console: Console) -> int:
     lines = _lines(args.file)
     folder = _folder(args.output)
     failures: list[str] = []
     audio_s = 0.0
     digits = max(4, len(str(len(lines))))
-    async with _load(args, params, console) as tts:
-        voice = _voice(tts, args)
+    async with _load(args, console) as tts:
+        voice, params = _voice(tts, args), dataclasses.replace(tts.params, **knobs)
         # Enough streams that a row that comes free is taken at once, and no more.
         room = anyio.CapacityLimiter(2 * args.streams)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -114,7 +120,18 @@ async def _say_lines(args: argparse.Namespace, params: DecodeParams, console: Co
                 async with room:
                     path = folder / f"{number:0{digits}}.wav"
                     try:
-                        audio_s += await _say_into(tts, voice, args, text, path)
+                        audio_s += await _say_into(
+                            tts.stream(
+                                voice,
+                                params=params,
+                                seed=args.seed,
+                                lead_s=args.lead or math.inf,
+                                sample_rate=args.sample_rate,
+                                encoding=args.encoding,
+                            ),
+                            text,
+                            path,
+                        )
                     except CfAgentsError as error:
                         failures.append(f"line {number}: {type(error).__name__}: {error}")
                 progress.advance(task)
@@ -135,10 +152,8 @@ async def _say_lines(args: argparse.Namespace, params: DecodeParams, console: Co
     return 2 if failures else 0
 
 
-async def _say_into(tts: TTS, voice: Voice | str, args: argparse.Namespace, text: str, path: Path) -> float:
-    async with tts.stream(
-        voice, seed=args.seed, lead_s=args.lead or math.inf, sample_rate=args.sample_rate, encoding=args.encoding
-    ) as stream:
+async def _say_into(opened: Stream, text: str, path: Path) -> float:
+    async with opened as stream:
         stream.write(text)
         stream.end()
         with WavWriter.create(path, stream.sample_rate, encoding=stream.encoding) as file:
@@ -167,7 +182,7 @@ def _folder(name: str) -> Path:
 
 
 @asynccontextmanager
-async def _load(args: argparse.Namespace, params: DecodeParams, console: Console) -> AsyncIterator[TTS]:
+async def _load(args: argparse.Namespace, console: Console) -> AsyncIterator[TTS]:
     async with contextlib.AsyncExitStack() as stack:
         with _told(console, args.quiet) as progress:
             tts = TTS.load(
@@ -179,7 +194,7 @@ async def _load(args: argparse.Namespace, params: DecodeParams, console: Console
                 max_streams=args.streams,
                 # One speaker in a process of its own already, and `--threads` is set in it.
                 link="thread",
-                params=params,
+                params=args.preset,
                 revision=args.revision,
                 local_files_only=args.offline,
                 progress=progress,

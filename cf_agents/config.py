@@ -168,34 +168,11 @@ class SpeechTokenizerConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Everything a checkpoint folder's `config.json` may say; absent keys keep the released value."""
-
-    name: str = "chatterbox-flash"
-    t3: T3Config = field(default_factory=T3Config)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    hift: HiFTConfig = field(default_factory=HiFTConfig)
-    voice_encoder: VoiceEncoderConfig = field(default_factory=VoiceEncoderConfig)
-    xvector: XVectorConfig = field(default_factory=XVectorConfig)
-    speech_tokenizer: SpeechTokenizerConfig = field(default_factory=SpeechTokenizerConfig)
-    trained: bool = True
-    """False for a seeded random checkpoint: whoever speaks with it is told so."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, object]) -> ModelConfig:
-        """Build from parsed JSON. Raises `ConfigError` naming the key for an unknown key or a wrong type."""
-        return typing.cast(ModelConfig, _build(cls, data, ""))
-
-    def to_dict(self) -> dict[str, object]:
-        """A JSON-ready dictionary that `from_dict` reads back."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
 class DecodeParams:
     """Knobs of one request's block-diffusion decoding.
 
-    The defaults are the released model's (`preset("released")`); `preset("paper")` is the faster headline setting.
+    The defaults are the released model's (`preset("released")`); `preset("paper")` is the faster headline setting. What a
+    checkpoint was made for is in its `ModelConfig.decoding`.
     """
 
     steps: int = 10
@@ -251,6 +228,32 @@ PRESETS: Mapping[str, DecodeParams] = types.MappingProxyType(
 )
 
 
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything a checkpoint folder's `config.json` may say; absent keys keep the released value."""
+
+    name: str = "chatterbox-flash"
+    t3: T3Config = field(default_factory=T3Config)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    hift: HiFTConfig = field(default_factory=HiFTConfig)
+    voice_encoder: VoiceEncoderConfig = field(default_factory=VoiceEncoderConfig)
+    xvector: XVectorConfig = field(default_factory=XVectorConfig)
+    speech_tokenizer: SpeechTokenizerConfig = field(default_factory=SpeechTokenizerConfig)
+    decoding: DecodeParams = field(default_factory=DecodeParams)
+    """The knobs this checkpoint speaks best with: what a request gets that names none."""
+    trained: bool = True
+    """False for a seeded random checkpoint: whoever speaks with it is told so."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> ModelConfig:
+        """Build from parsed JSON. Raises `ConfigError` naming the key for an unknown key or a wrong type."""
+        return typing.cast(ModelConfig, _build(cls, data, ""))
+
+    def to_dict(self) -> dict[str, object]:
+        """A JSON-ready dictionary that `from_dict` reads back."""
+        return dataclasses.asdict(self)
+
+
 def _build(cls: type, data: object, path: str) -> object:
     if not isinstance(data, Mapping):
         raise ConfigError(f"config.json: {path or 'the top level'} must be an object, not {type(data).__name__}.")
@@ -267,6 +270,10 @@ def _build(cls: type, data: object, path: str) -> object:
 def _value(hint: object, value: object, path: str) -> object:
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, path + ".")
+    if typing.get_origin(hint) is types.UnionType:
+        if value is None:
+            return None
+        (hint,) = (each for each in typing.get_args(hint) if each is not types.NoneType)
     if typing.get_origin(hint) is tuple:
         if isinstance(value, (list, tuple)):
             inner = typing.get_args(hint)[0]

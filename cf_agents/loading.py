@@ -49,7 +49,7 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     progress("Reading the vocoder")
     vocoder = load_vocoder(checkpoint, choice)
     voiced_at_once = VOICED_AT_ONCE["cpu" if choice.device == "cpu" else "gpu"]
-    decoder = load_decoder(engine, choice, max_streams, progress)
+    decoder = load_decoder(engine, choice, checkpoint.config.decoding, max_streams, progress)
     scheduler = Scheduler(decoder, vocoder, vocoder.sample_rate, voiced_at_once=voiced_at_once)
     return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate, max_streams)
 
@@ -101,8 +101,10 @@ def load_vocoder(checkpoint: Checkpoint, choice: Choice) -> Vocoder:
     return Vocoder(flow, hift)
 
 
-def load_decoder(engine: Engine, choice: Choice, max_streams: int, progress: Callable[[str], None]) -> Decoder:
-    """The decoder over an engine; where it runs on graphs, those of the default knobs are recorded. Blocks."""
+def load_decoder(
+    engine: Engine, choice: Choice, params: DecodeParams, max_streams: int, progress: Callable[[str], None]
+) -> Decoder:
+    """The decoder over an engine; where it runs on graphs, those of the knobs `params` are recorded. Blocks."""
     if not choice.graphs:
         return Decoder(engine)
     from cf_agents.decode_graphs import StepGraphs
@@ -113,7 +115,7 @@ def load_decoder(engine: Engine, choice: Choice, max_streams: int, progress: Cal
     decoder = Decoder(engine, StepGraphs(engine, CudaCapture(torch.device(choice.device))))
     progress(f"Recording the steps of up to {max_streams} streams as CUDA graphs")
     began_s = time.monotonic()
-    decoder.record(DecodeParams(), max_streams)
+    decoder.record(params, max_streams)
     logger.info("CUDA graphs were recorded in %.1f s.", time.monotonic() - began_s)
     return decoder
 

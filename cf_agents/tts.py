@@ -102,9 +102,9 @@ class TTS:
     Leaving the block ends every stream, and the process.
     """
 
-    def __init__(self, request: _Request, params: DecodeParams, lead_s: float) -> None:
-        self.params = params
+    def __init__(self, request: _Request, params: DecodeParams | None, lead_s: float) -> None:
         self.lead_s = lead_s
+        self._params = params
         self._request = request
         self._open: _Open | None = None
         self._closed = False
@@ -121,7 +121,7 @@ class TTS:
         max_streams: int = 8,
         link: Linked = "process",
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
-        params: DecodeParams | str = "released",
+        params: DecodeParams | str | None = None,
         lead_s: float = DEFAULT_LEAD_S,
         revision: str | None = None,
         local_files_only: bool = False,
@@ -137,9 +137,9 @@ class TTS:
         (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "process" is a
         child process, which leaves this one its interpreter and its event loop, and takes no torch into it (`make_voice` does);
         "thread" is a thread of this process, for notebooks and tests. voices: by name, beside those of the checkpoint. params:
-        the default decoding knobs, or the name of a preset. lead_s: how far synthesis may run ahead of playback. observers:
-        told of every stream as it begins and ends, such as `metrics.Metrics` and `tracing.Tracing`. progress: told in words
-        what is being done, from another thread.
+        the default decoding knobs, or the name of a preset; None takes those that the checkpoint names. lead_s: how far
+        synthesis may run ahead of playback. observers: told of every stream as it begins and ends, such as `metrics.Metrics`
+        and `tracing.Tracing`. progress: told in words what is being done, from another thread.
 
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
@@ -163,7 +163,7 @@ class TTS:
             observers=tuple(observers),
             progress=progress or _silently,
         )
-        return cls(request, _params(params), _checked_lead(lead_s))
+        return cls(request, None if params is None else _params(params), _checked_lead(lead_s))
 
     @classmethod
     def attach(
@@ -265,6 +265,11 @@ class TTS:
     def sample_rate(self) -> int:
         """Hz of a stream that asks for no other rate."""
         return self._loaded.link.sample_rate
+
+    @property
+    def params(self) -> DecodeParams:
+        """The decoding knobs of a stream that names none: those given to `load`, else the checkpoint's."""
+        return self._params or self.config.decoding
 
     @property
     def config(self) -> ModelConfig:

@@ -121,6 +121,8 @@ def test_a_folder_wins_over_a_hub_id(folder: Path, monkeypatch: pytest.MonkeyPat
         ("[]", ConfigError, "must be an object"),
         ('{"t3": {"layers": 3}}', ConfigError, r"unknown key t3\.layers.*num_layers"),
         ('{"t3": {"num_layers": "3"}}', ConfigError, r"t3\.num_layers"),
+        ('{"decoding": {"steps": null}}', ConfigError, r"decoding\.steps"),
+        ('{"decoding": {"steps": 0}}', ConfigError, r"steps is 0; give a value between 1 and 1000"),
     ],
 )
 def test_a_bad_config(folder: Path, text: str, kind: type[Exception], said: str) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from cf_agents.cli import main, parser
+from cf_agents.cli import main
 from cf_agents.config import DecodeParams
+from cf_agents.stream import Stream
+from cf_agents.tts import TTS
 
 QUICK = ["--steps", "2", "--max-tokens", "16"]
 ROOT = Path(__file__).parents[1]
@@ -79,11 +85,36 @@ def test_the_same_seed_says_the_same(tiny_folder: Path, tmp_path: Path) -> None:
     assert made[0] == made[1] != made[2]
 
 
-def test_knobs_and_presets_reach_the_decoder() -> None:
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["--preset", "paper", "--temperature", "0.4", "--block-size", "8"], DecodeParams(8, 0.4, 0.5, block_size=8)),
+        (["--prior", "marginal"], DecodeParams(steps=3, guidance=0.0, prior="marginal")),
+    ],
+    ids=["of a preset", "of the checkpoint"],
+)
+def test_knobs_reach_the_stream(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], wanted: DecodeParams
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"decoding": {"steps": 3, "guidance": 0.0}}))
+    asked: list[DecodeParams | str | None] = []
+    real = TTS.stream
+
+    def stream(self: TTS, *args: Any, **rest: Any) -> Stream:
+        asked.append(rest["params"])
+        return real(self, *args, **rest)
+
+    monkeypatch.setattr(TTS, "stream", stream)
+    assert run("say", "Hi.", "-o", tmp_path / "x.wav", "--model", folder, "--quiet", "--max-tokens", "16", *given) == 0
+    assert asked == [replace(wanted, max_tokens=16)]
+
+
+def test_every_knob_has_an_option() -> None:
     from cf_agents import cli
 
-    args = ["say", "x", "-o", "x.wav", "--preset", "paper", "--temperature", "0.4", "--prior", "marginal", "--block-size", "8"]
-    assert cli._params(parser().parse_args(args)) == DecodeParams(8, 0.4, 0.5, prior="marginal", block_size=8)
     assert set(cli._KNOBS) == set(DecodeParams.__dataclass_fields__)
 
 

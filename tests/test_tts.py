@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -62,6 +64,20 @@ async def test_text_becomes_sound(tiny_folder: Path) -> None:
     assert len(sound) == 24 * 960
     assert 300 < sound.std() < 20_000
     assert np.abs(sound).max() < 32_767
+
+
+async def test_a_checkpoint_names_its_knobs_and_who_asks_for_others_gets_those(tiny_folder: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_folder / "config.json").read_text()) | {"decoding": asdict(QUICK)}
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    async with TTS.load(tmp_path) as tts:
+        assert tts.params == tts.config.decoding == QUICK
+        named = joined(await speak(tts.stream(seed=1)))
+        other = joined(await speak(tts.stream(seed=1, params=replace(QUICK, max_tokens=32))))
+    async with TTS.load(tiny_folder, params=QUICK) as tts:
+        assert joined(await speak(tts.stream(seed=1))) == named
+    assert len(named) < len(other)
+    assert TTS.load(tmp_path, params="paper")._params == DecodeParams.preset("paper")
 
 
 async def test_a_seed_gives_the_same_speech_whatever_else_is_spoken(tiny_folder: Path) -> None:
