@@ -12,7 +12,7 @@ from cf_agents.tokenizer import TextTokenizer
 from training.characters import encode, tokenizer_json
 from training.config import POCKET
 from training.corpus import LONGEST, mixed, open_sentences, spoken_form
-from training.text import CHARACTERS, SHORT, side_of
+from training.text import CHARACTERS, NAMES, SHORT, side_of
 from training.wordnet import wordnet
 
 _LINE = "{at:08d} 00 {letter} 01 {word} 0 001 {kind} 00001740 n 0000 | {gloss}"
@@ -20,7 +20,7 @@ _LINE = "{at:08d} 00 {letter} 01 {word} 0 001 {kind} 00001740 n 0000 | {gloss}"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WordNet of 300 invented sentences and two names, in the format of the real one."""
+    """A WordNet of invented sentences and two names, in the format of the real one."""
     folder = tmp_path_factory.mktemp("wordnet")
     colours, animals = ("red", "green", "blue", "white", "black"), ("cat", "dog", "cow", "hen", "pig")
     glosses = [
@@ -31,6 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for deed in ("ran", "sat", "slept")
         for number in ("alone", "at home")
     ]
+    # Spoken they are other words, and their side may be another.
+    glosses += [f'a name; "Mr. {name} and Mrs. {other} went home"' for name in NAMES for other in NAMES[:8]]
     lines = [_LINE.format(at=at, letter="n", word="thing", kind="@", gloss=gloss) for at, gloss in enumerate(glosses)]
     lines.append("00000001 18 n 02 Ada_Lovelace 0 Lovelace 0 001 @i 00001740 n 0000 | an English mathematician of note")
     lines.append('00000002 15 n 01 Oslo 0 001 @i 00001740 n 0000 | "the sex of it was told"; "see 3 x 4 = 12"; "no!"')
@@ -57,7 +59,7 @@ def test_without_wordnet_the_package_to_install_is_named(tmp_path: Path) -> None
 
 def test_open_sentences_are_on_one_side(folder: Path) -> None:
     trained = set(islice(open_sentences("train", 0, folder), 600))
-    held_out = list(islice(open_sentences("held_out", 3, folder), 3))
+    held_out = list(islice(open_sentences("held_out", 3, folder), 12))
     assert all(side_of(text) == "held_out" for text in held_out)
     assert not trained & set(held_out)
     assert all(text == text.lower() for text in trained)

@@ -10,7 +10,7 @@ from training.muon import Muon, orthogonal
 
 def test_it_moves_weights_as_torchs_does() -> None:
     torch.manual_seed(0)
-    start = [torch.randn(shape) for shape in ((24, 16), (16, 24), (24, 16))]
+    start = [torch.randn(shape) for shape in ((48, 16), (16, 48), (48, 16))]
     ours, theirs = ([nn.Parameter(weight.clone()) for weight in start] for _ in range(2))
     optimisers = [
         Muon(ours, 1e-2),
