@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from cf_agents.errors import Busy
 from cf_agents.stats import StreamStats
 
 logger = logging.getLogger(__name__)
@@ -20,13 +19,9 @@ class StreamObserver(Protocol):
     """Told of every stream of a `TTS`, on the event loop: return at once. What it raises is logged, and speech goes on."""
 
     def opened(self, stats: StreamStats) -> Over:
-        """A stream has begun, and this is called where it was asked for, in the caller's context. What is returned is called
-        once, when the stream is over and `stats` is final.
+        """A stream was asked for; called in the context of whoever asks. What is returned is called once, when the stream is
+        over and `stats` is final: at once, where there was no room for it.
         """
-        ...
-
-    def refused(self, error: Busy) -> None:
-        """A stream was asked for, and there was no room."""
         ...
 
 
@@ -40,12 +35,6 @@ def tell_opened(observers: Sequence[StreamObserver], stats: StreamStats) -> Over
             _safely(each)
 
     return tell_over
-
-
-def tell_refused(observers: Sequence[StreamObserver], error: Busy) -> None:
-    """Tell all."""
-    for observer in observers:
-        _safely(partial(observer.refused, error))
 
 
 def _safely(call: Callable[[], T]) -> T | None:

@@ -28,7 +28,7 @@ from cf_agents.encoding import Encoding
 from cf_agents.errors import Busy, CfAgentsError, StreamClosed
 from cf_agents.fade import Tail
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
-from cf_agents.observer import Over, StreamObserver, tell_opened, tell_refused
+from cf_agents.observer import Over, StreamObserver, tell_opened
 from cf_agents.outlet import Outlet
 from cf_agents.playback import Playback
 from cf_agents.stats import Delivered, Outcome, StreamStats, Written
@@ -141,13 +141,13 @@ class Stream:
             if method is not None:
                 method(event)
 
+        self._tell_over = tell_opened(observers, self.stats)
         try:
             self._session = link.open(voice, lead_s, forward)
-        except Busy as error:
-            tell_refused(observers, error)
+        except CfAgentsError as error:
+            self._fail(error)
             raise
         self._released = False
-        self._tell_over = tell_opened(observers, self.stats)
 
     def __del__(self) -> None:
         if not self._released:
@@ -261,6 +261,10 @@ class Stream:
     def _all_taken(self) -> bool:
         return (self._ended or not self._written) and not (self._unread or self._pieces or self._ready)
 
+    def _fail(self, error: CfAgentsError) -> None:
+        self._error = error
+        self._finish("busy" if isinstance(error, Busy) else "failed", error=error)
+
     def _finish(self, outcome: Outcome, *, error: CfAgentsError | None = None, heard_s: float | None = None) -> None:
         """The first outcome stays."""
         if self._tell_over is not None:
@@ -340,8 +344,7 @@ class Stream:
                 self._gone = True
                 self._wake()
             case Failed(error) if not self._released:
-                self._error = error
-                self._finish("busy" if isinstance(error, Busy) else "failed", error=error)
+                self._fail(error)
                 self._release()
             case Audio() if not self._released:
                 assert event.segment == self._pieces[0].index

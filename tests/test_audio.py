@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cf_agents.audio import AudioChunk, WavWriter, Word, read_audio, read_channels, resample, to_s16le
+from cf_agents.audio import AudioChunk, WavWriter, Word, first_audible, read_audio, read_channels, resample, to_s16le
 from cf_agents.encoding import Encoding, decode, encode
 from cf_agents.errors import AudioError, ConfigError
 
@@ -51,6 +51,13 @@ def test_s16le_rounds_and_clips() -> None:
 def test_s16le_refuses_what_is_not_finite() -> None:
     with pytest.raises(AudioError, match="2 of 3 samples are not finite"):
         to_s16le(np.array([0.0, np.nan, np.inf], np.float32))
+
+
+def test_the_first_audible_sample_is_over_minus_sixty_decibels() -> None:
+    for loud in (33, -33, -32768):
+        assert first_audible(np.array([0, 32, -32, loud, 0], "<i2").tobytes()) == 3
+    assert first_audible(np.array([32, -32], "<i2").tobytes()) is None
+    assert first_audible(b"") is None
 
 
 def test_chunk_knows_its_length_and_samples() -> None:

@@ -12,7 +12,16 @@ from pathlib import Path
 import cf_agents
 
 # Modules that must be importable where there is no torch: an agent's process imports them.
-LIGHT = ("cf_agents", "cf_agents.config", "cf_agents.errors", "cf_agents.engines.base", "cf_agents.checkpoint", "cf_agents.tts")
+LIGHT = (
+    "cf_agents",
+    "cf_agents.config",
+    "cf_agents.errors",
+    "cf_agents.engines.base",
+    "cf_agents.checkpoint",
+    "cf_agents.tts",
+    "cf_agents.metrics",
+    "cf_agents.tracing",
+)
 
 # Back-ends whose package need not be there.
 OPTIONAL = {"cf_agents.engines.metal": "mlx", "cf_agents.engines.metal_t3": "mlx"}
@@ -47,7 +56,8 @@ names = "environment threads handlers level filters signals directory excepthook
 changed = [name for name, old, new in zip(names, before, after) if old != new]
 ours = [name for name, logger in logging.Logger.manager.loggerDict.items()
         if name.startswith("cf_agents") and isinstance(logger, logging.Logger) and (logger.handlers or logger.level)]
-heavy = sorted({"torch", "mlx", "flashinfer", "transformers", "huggingface_hub"} & (set(sys.modules) - loaded))
+unwanted = "torch mlx flashinfer transformers huggingface_hub prometheus_client opentelemetry".split()
+heavy = sorted(set(unwanted) & (set(sys.modules) - loaded))
 if changed or ours or heavy:
     sys.exit(f"changed: {changed}, loggers set up: {ours}, imported: {heavy}")
 """

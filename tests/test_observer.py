@@ -30,7 +30,6 @@ class Notes:
         self.opened_with: list[StreamStats] = []
         self.over: list[StreamStats] = []
         self.outcomes: list[str] = []
-        self.busy: list[Busy] = []
 
     def opened(self, stats: StreamStats) -> Callable[[], None]:
         assert stats.outcome == "open"
@@ -42,9 +41,6 @@ class Notes:
             self.outcomes.append(stats.outcome)
 
         return over
-
-    def refused(self, error: Busy) -> None:
-        self.busy.append(error)
 
 
 def stream(studio: Studio, *observers: object, clock: Callable[[], float] | None = None) -> Stream:
@@ -128,14 +124,15 @@ async def test_a_full_house_is_told_whether_it_refuses_before_or_after() -> None
         studio.link.open = refuse
         with pytest.raises(Busy):
             stream(studio, notes)
-        assert (notes.busy, notes.opened_with) == ([busy], [])
+        assert notes.outcomes == ["busy"]
 
         studio.link.open = open_session
         async with stream(studio, notes) as late:
             late._receive(Failed(busy))
             with pytest.raises(Busy):
                 await collect(late)
-    assert notes.outcomes == ["busy"]
+    assert notes.outcomes == ["busy", "busy"]
+    assert [stats.error for stats in notes.over] == [busy, busy]
 
 
 async def test_a_dropped_stream_is_over_too() -> None:
@@ -158,9 +155,6 @@ async def test_a_dropped_stream_is_over_too() -> None:
 async def test_an_observer_that_fails_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def opened(self, stats: StreamStats) -> Callable[[], None]:
-            raise RuntimeError("no disk")
-
-        def refused(self, error: Busy) -> None:
             raise RuntimeError("no disk")
 
     class BrokenLater(Notes):
