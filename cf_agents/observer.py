@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 class StreamObserver(Protocol):
-    """Told of every stream of a `TTS`, on the event loop: return at once. What it raises is logged, and speech goes on."""
+    """Told of every stream of a `TTS`, on the event loop: return at once. What it raises is logged, and speech goes on.
+
+    Of a stream that was dropped unclosed it hears where that is collected, on any thread.
+    """
 
     def opened(self, stats: StreamStats) -> Over:
         """A stream was asked for; called in the context of whoever asks. What is returned is called once, when the stream is

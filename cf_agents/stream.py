@@ -232,14 +232,15 @@ class Stream:
         if self._heard is None:
             position_s = self._playback.position_s(self._clock()) if at_s is None else at_s
             seconds = min(max(position_s, 0.0), self._playback.made_s)
+            all_heard = self._all_taken and seconds >= self._playback.made_s
             words = tuple(word for word in self._taken if word.start_s < seconds)
             text = "".join(self._written)[: words[-1].end] if words else ""
             self._heard = Heard(text, words, seconds, self._tail.cut(seconds))
-            self._finish("ended" if self._all_taken and seconds >= self._playback.made_s else "cancelled", heard_s=seconds)
             self._ready.clear()
             self._pieces.clear()
             self._unread.clear()
             self._release()
+            self._finish("ended" if all_heard else "cancelled", heard_s=seconds)
         return self._heard
 
     async def cancel(self, at_s: float | None = None) -> Heard:

@@ -95,6 +95,22 @@ async def test_leaving_early_or_cancelling_is_cancelled() -> None:
     assert notes.over[1].cancelled
 
 
+async def test_a_cancel_stops_the_decoder_before_it_tells_anybody() -> None:
+    done: list[str] = []
+
+    class Slow:
+        def opened(self, stats: StreamStats) -> Callable[[], None]:
+            return lambda: done.append("told")
+
+    async with open_studio() as studio, stream(studio, Slow()) as spoken:
+        close = spoken._session.close
+        spoken._session.close = lambda: (done.append("stopped"), close())[0]
+        write_in_pieces(spoken, TEXT)
+        await spoken.__anext__()
+        spoken.cancel_nowait()
+    assert done == ["stopped", "told"]
+
+
 async def test_an_error_is_told_at_once_and_once() -> None:
     notes = Notes()
     async with open_studio() as studio:
