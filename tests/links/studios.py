@@ -30,6 +30,7 @@ from tests.fakes import SAMPLE_RATE, FakeDecoder, FakeVocoder, fake_ids, fake_vo
 
 Kind = Literal["thread", "process", "attached"]
 
+_MARKS = {"stumble": 777, "croak": 888}
 FACTORY = "tests.links.studios:build"
 _ROWS, _STEPS, _STEP_S, _VOICES = (slice(at, at + 8) for at in range(0, 32, 8))
 
@@ -72,12 +73,16 @@ class BoardDecoder(FakeDecoder):
 
 
 def tokenise(text: str) -> TextIds:
-    """`fake_ids`. Some words stand for errors."""
+    """`fake_ids`. Some words stand for errors: of the text, of opening, of a step, of the vocoder."""
     if "unspeakable" in text:
         raise TextError("This cannot be said.")
     if "explode" in text:
         return TextIds(text, (666,), (0,))
-    return fake_ids(text)
+    ids = fake_ids(text)
+    for word, mark in _MARKS.items():
+        if word in text:
+            return TextIds(text, (mark, *ids.ids[1:]), ids.starts)
+    return ids
 
 
 def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> Speaker:
@@ -100,11 +105,24 @@ def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> S
     board.write(_ROWS, 0)
     decoder, vocoder = BoardDecoder(board, pool), FakeVocoder()
 
+    look, unwell = decoder.on_step, {mark: set[int]() for mark in _MARKS.values()}
+
     def on_open(prefix: Prefix, seed: int) -> None:
         if prefix.text_ids == (666,):
             raise RuntimeError("cuBLAS is unwell")
+        if prefix.text_ids[0] in unwell:
+            unwell[prefix.text_ids[0]].add(seed)
 
-    decoder.on_open = on_open
+    def refuse(mark: int, seeds: list[int]) -> None:
+        if not unwell[mark].isdisjoint(seeds):
+            raise RuntimeError("the device is unwell")
+
+    def on_step(seeds: list[int]) -> None:
+        look(seeds)
+        refuse(_MARKS["stumble"], seeds)
+
+    decoder.on_open, decoder.on_step = on_open, on_step
+    vocoder.on_step = lambda seeds: refuse(_MARKS["croak"], seeds)
     vocoder.on_open = lambda seed: board.write(_VOICES, len(vocoder.prepared))
     max_streams = arguments.get("max_streams", 64)
     assert isinstance(max_streams, int)
