@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from livekit.plugins import cf_agents
 from livekit_fakes import FakeEngine, loaded
 from virtual_time import VirtualLoop, virtual_time
+
+from cf_agents.builtin import write_tiny
 
 __all__ = ["virtual_time"]
 
@@ -31,3 +34,9 @@ async def speech(engine: FakeEngine) -> AsyncIterator[cf_agents.TTS]:
     await loaded(speech)
     yield speech
     await speech.aclose()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, for real engines."""
+    return write_tiny(tmp_path_factory.mktemp("checkpoint") / "tiny")

@@ -20,7 +20,7 @@ from livekit.agents.voice.transcription import TranscriptSynchronizer
 from livekit.plugins import cf_agents
 from virtual_time import VirtualLoop
 
-from cf_agents import DecodeParams, Stream, Voice
+from cf_agents import DecodeParams, Stream, StreamStats, Voice
 from cf_agents.errors import CfAgentsError, VoiceError
 from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
 from tests.fakes import fake_voice
@@ -41,6 +41,7 @@ class FakeEngine:
         self.silent = False
         self.sample_rate = SAMPLE_RATE
         self.sessions: list[FakeSession] = []
+        self.stats: list[StreamStats] = []
         self.asked: list[dict[str, object]] = []
         self.on_open: Callable[[], None] = lambda: None
         self.error: CfAgentsError | None = None
@@ -61,7 +62,9 @@ class FakeEngine:
         self.on_open()
         if isinstance(voice, str) and voice not in ("default", "male"):
             raise VoiceError(f"There is no voice {voice!r}.")
-        return Stream(self, fake_voice(), params=DecodeParams(), seed=1, lead_s=lead_s or 2.0, sample_rate=sample_rate)
+        stream = Stream(self, fake_voice(), params=DecodeParams(), seed=1, lead_s=lead_s or 2.0, sample_rate=sample_rate)
+        self.stats.append(stream.stats)
+        return stream
 
     def open(self, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> FakeSession:
         session = FakeSession(self, len(self.sessions), lead_s, receive)
@@ -295,7 +298,7 @@ async def conversation(
         llm=script,
         tts=speech,
         vad=None,
-        turn_handling={"turn_detection": "manual"},
+        turn_handling={"turn_detection": "manual", "interruption": {"resume_false_interruption": False}},
         use_tts_aligned_transcript=aligned,
         user_away_timeout=None,
         **options,
@@ -319,4 +322,4 @@ async def loaded(speech: cf_agents.TTS) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     with loop.waiting():
-        await speech._model.get(10.0)
+        await speech.ready()

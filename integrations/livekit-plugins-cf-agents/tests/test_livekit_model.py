@@ -69,16 +69,21 @@ def test_jobs_on_event_loops_of_their_own_share_what_one_of_them_opened(engine: 
 
 async def test_a_failure_is_told_to_everyone_who_waits_and_the_next_one_tries_again(engine: FakeEngine) -> None:
     tries = 0
+    both_wait = threading.Event()
 
     def make() -> FakeEngine:
         nonlocal tries
         tries += 1
         if tries == 1:
+            both_wait.wait()
             raise DownloadError("The hub cannot be reached.")
         return engine
 
     model = Model(make)
-    told = await asyncio.gather(model.get(10.0), model.get(10.0), return_exceptions=True)
+    waiting = [asyncio.create_task(model.get(10.0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    both_wait.set()
+    told = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(error) for error in told] == [DownloadError, DownloadError]
     assert await model.get(10.0) is engine
     await model.aclose()

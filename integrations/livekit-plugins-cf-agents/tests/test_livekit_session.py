@@ -185,7 +185,7 @@ async def test_new_options_are_those_of_the_next_reply(speech: cf_agents.TTS, en
         await talk.reply()
         await talk.reply()
     assert [(asked["voice"], asked["params"], asked["lead_s"]) for asked in engine.asked] == [
-        ("default", "released", 2.0),
+        ("default", None, 2.0),
         ("male", "paper", 0.5),
         ("male", "paper", 0.5),
     ]

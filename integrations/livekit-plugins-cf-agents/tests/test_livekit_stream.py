@@ -160,6 +160,22 @@ async def test_closing_does_not_wait_for_the_engine(speech: cf_agents.TTS, engin
         await anext(stream)
 
 
+async def test_what_is_said_to_its_end_is_not_counted_as_cancelled(speech: cf_agents.TTS, engine: FakeEngine) -> None:
+    async with speech.stream() as stream:
+        push(stream, TEXT)
+        stream.end_input()
+        await spoken(stream)
+    async with speech.stream() as stream:
+        push(stream, TEXT)
+        await anext(stream)
+    engine.error = SynthesisFailed("A step failed.")
+    async with speech.stream(conn_options=ONCE) as stream:
+        push(stream, TEXT)
+        with pytest.raises(APIError):
+            await spoken(stream)
+    assert [stats.outcome for stats in engine.stats] == ["ended", "cancelled", "failed"]
+
+
 async def test_closing_the_tts_closes_its_streams(engine: FakeEngine) -> None:
     speech = cf_agents.TTS(model=lambda: engine)
     await loaded(speech)
@@ -338,7 +354,7 @@ async def test_options_that_mean_nothing_are_refused_at_once(speech: cf_agents.T
         speech.update_options(params="fast")
     async with speech.synthesize(TEXT) as whole:
         await spoken(whole)
-    assert engine.asked[0]["params"] == "released"
+    assert engine.asked[0]["params"] is None
 
 
 async def test_a_voice_file_is_read_beside_the_event_loop(

@@ -45,7 +45,7 @@ class Model:
         """Begin to open it, if nobody has. Returns at once; needs no event loop. Raises `StreamClosed` after `aclose`."""
         self._begun()
 
-    async def get(self, timeout_s: float) -> Engine:
+    async def get(self, timeout_s: float | None) -> Engine:
         """The open engine. A failed opening is told to those who wait for it, and the next call tries again.
 
         Raises what opening raises, `TimeoutError` when it is not done yet (it goes on), `StreamClosed` after `aclose`.
@@ -86,7 +86,7 @@ class _Opening:
     def failed(self) -> bool:
         return self.engine.done() and self.engine.exception() is not None
 
-    async def wait(self, timeout_s: float) -> None:
+    async def wait(self, timeout_s: float | None) -> None:
         if self.engine.done():
             return
         loop = asyncio.get_running_loop()

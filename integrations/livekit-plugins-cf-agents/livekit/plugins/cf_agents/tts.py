@@ -21,6 +21,7 @@ from livekit.agents import APIConnectOptions, APITimeoutError, tts, utils
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr, TimedString
 from livekit.plugins.cf_agents.errors import api_error
 from livekit.plugins.cf_agents.model import Engine, Model
+from livekit.plugins.cf_agents.share import shared_engine
 
 import cf_agents
 from cf_agents import DecodeParams, Voice
@@ -35,7 +36,7 @@ class _Settings:
     """What a stream takes along when it starts."""
 
     voice: Voice | str | Path
-    params: DecodeParams | str
+    params: DecodeParams | str | None
     lead_s: float
 
     def __post_init__(self) -> None:
@@ -46,9 +47,10 @@ class _Settings:
 
 
 class TTS(tts.TTS):
-    """Speech for an `AgentSession`, in this language model's own words as they are written, with the time of each word.
+    """Speech for an `AgentSession`: the language model's words as it writes them, each with the time at which it is heard.
 
-    Share one among the sessions of a process, or make one for each: the model is loaded once.
+    Make one for each session: they share an engine anyway, and what one reports (metrics, errors) every session that uses it
+    takes for its own.
     """
 
     def __init__(
@@ -56,17 +58,21 @@ class TTS(tts.TTS):
         *,
         model: str | Path | Callable[[], Engine] = "pocket",
         voice: Voice | str | Path = "default",
-        params: DecodeParams | str = "released",
+        params: DecodeParams | str | None = None,
         lead_s: float = 2.0,
         sample_rate: int = 24_000,
+        share: str | Path | None = "auto",
     ) -> None:
         """Nothing is loaded here: `prewarm`, which a session calls, begins it, or else the first text.
 
-        model: "pocket" (comes with cf_agents), a checkpoint folder or a hub id. Or a function that makes a `cf_agents.TTS` of
-        your own options, such as `lambda: cf_agents.TTS.load("pocket", link="thread")`; this TTS then opens and closes it.
+        model: "pocket" (comes with cf_agents), a checkpoint folder or a hub id. Or a function that makes a `cf_agents.TTS` with
+        options of your own, such as `lambda: cf_agents.TTS.load("pocket", link="thread")`; this TTS then opens and closes it.
         voice: a name of the model's voices, a voice file, or a `cf_agents.Voice`. params: decoding knobs or the name of a
-        preset. lead_s: seconds of audio made ahead of playback at most; what is made past an interruption is waste.
-        sample_rate: Hz of the frames.
+        preset; None takes those that the model speaks best with. lead_s: seconds of audio made ahead of playback at most; what
+        is made past an interruption is waste. sample_rate: Hz of the frames.
+        share: how a model that is named is run. "auto" is one engine process for every job of this user on this machine; the
+        first job starts it, and it ends a minute after the last one has gone. A socket path is where a server of yours listens
+        (`cf-agents serve --socket PATH`), or else where that engine shall. None is an engine process for this TTS alone.
 
         Raises `cf_agents.ConfigError` for a preset or lead that means nothing. A voice is looked for when it is first spoken
         with.
@@ -76,7 +82,7 @@ class TTS(tts.TTS):
         )
         self._settings = _Settings(voice, params, lead_s)
         self._name = "custom" if callable(model) else str(model)
-        self._model = Model(model if callable(model) else lambda: cf_agents.TTS.load(model))
+        self._model = Model(model if callable(model) else lambda: shared_engine(model, share))
         self._streams: weakref.WeakSet[ChunkedStream | SynthesizeStream] = weakref.WeakSet()
 
     @property
@@ -93,7 +99,7 @@ class TTS(tts.TTS):
         self,
         *,
         voice: NotGivenOr[Voice | str | Path] = NOT_GIVEN,
-        params: NotGivenOr[DecodeParams | str] = NOT_GIVEN,
+        params: NotGivenOr[DecodeParams | str | None] = NOT_GIVEN,
         lead_s: NotGivenOr[float] = NOT_GIVEN,
     ) -> None:
         """Speak otherwise from the next stream on, which is the next reply. Raises as the constructor does."""
@@ -104,6 +110,11 @@ class TTS(tts.TTS):
         """Begin to load the model, in the background. Returns at once; may be called before there is an event loop."""
         with contextlib.suppress(StreamClosed):
             self._model.start()
+
+    async def ready(self) -> None:
+        """Wait until the model is loaded, however long it takes. Raises `APIError` when it cannot be."""
+        with _as_api_errors(lambda: False):
+            await self._model.get(None)
 
     def synthesize(self, text: str, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> ChunkedStream:
         """The whole of a text, as fast as the machine makes it."""
@@ -124,7 +135,7 @@ class TTS(tts.TTS):
 
     @contextlib.asynccontextmanager
     async def _speaking(self, timeout_s: float, lead_s: float | None = None) -> AsyncIterator[cf_agents.Stream]:
-        """A stream of the engine with the settings of now. Nothing comes out of it, nor is worked on, once this is left."""
+        """A stream of the engine with the settings of now, to be said to its end. Left otherwise, it is silent at once."""
         settings = self._settings
         try:
             engine = await self._model.get(timeout_s)
@@ -136,9 +147,10 @@ class TTS(tts.TTS):
         stream = engine.stream(voice, params=settings.params, lead_s=lead_s or settings.lead_s, sample_rate=self.sample_rate)
         try:
             yield stream
-        finally:
+        except BaseException:
             # Waiting for the far side to confirm would hold up the framework's interruption for a denoising step.
             stream.cancel_nowait()
+            raise
 
 
 class ChunkedStream(tts.ChunkedStream):

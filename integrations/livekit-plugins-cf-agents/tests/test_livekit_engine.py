@@ -1,0 +1,74 @@
+"""The plugin on real engines with random weights: both links, many sessions at once, nothing left behind. On a real clock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from livekit.plugins import cf_agents
+from livekit_fakes import Script, conversation
+
+from cf_agents import TTS, DecodeParams
+
+QUICK = DecodeParams(steps=1, guidance=0.0, max_tokens=16)
+"""0.64 s of noise for a segment."""
+REPLY = "This is the first thing I say. This is the second thing, and it is longer. And this is the last of it."
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
+@pytest.mark.parametrize("link", ["thread", "process"])
+async def test_a_conversation_on_a_real_engine(tiny: Path, link: str) -> None:
+    tasks, threads, processes = asyncio.all_tasks(), set(threading.enumerate()), children()
+    speech = cf_agents.TTS(model=lambda: TTS.load(tiny, link=link), params=QUICK)
+    await speech.ready()
+    async with conversation(speech, Script([REPLY])) as talk:
+        await talk.reply()
+        assert talk.said() == [REPLY]
+        assert not talk.last.interrupted
+        await talk.reply(interrupt_after_s=0.2)
+        frames = len(talk.last.frames)
+        assert talk.last.interrupted
+        await talk.reply()
+        assert talk.said()[-1] == REPLY
+        assert len(talk.loudspeaker.heard) == 3
+        assert len(talk.loudspeaker.heard[1].frames) == frames
+        assert talk.errors == []
+    assert len(children() - processes) == (link == "process")
+    await speech.aclose()
+    assert children() == processes
+    assert asyncio.all_tasks() == tasks
+    left = [thread.name for thread in set(threading.enumerate()) - threads]
+    assert [name for name in left if name.startswith("cf-agents")] == []
+
+
+async def test_twelve_sessions_at_once_on_one_engine_and_none_is_starved(tiny: Path) -> None:
+    processes = children()
+    speech = cf_agents.TTS(model=lambda: TTS.load(tiny, max_streams=12), params=QUICK, lead_s=0.5)
+    await speech.ready()
+    replies = [f"This is the reply number {n} of twelve. {REPLY}" for n in range(12)]
+
+    async def talk_through(reply: str) -> tuple[float, float]:
+        async with conversation(speech, Script([reply])) as talk:
+            await talk.reply()
+            assert talk.said() == [reply]
+            assert talk.errors == []
+            assert len(talk.loudspeaker.heard) == 1
+            return talk.last.frames[0][0], talk.last.frames[-1][0]
+
+    async with asyncio.TaskGroup() as group:
+        sessions = [group.create_task(talk_through(reply)) for reply in replies]
+    assert len(children() - processes) == 1
+    await speech.aclose()
+    first, last = zip(*(session.result() for session in sessions), strict=True)
+    assert max(first) < min(last)
