@@ -14,7 +14,11 @@ from tests.snippets import Snippet, snippets
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = sorted((ROOT / "cf_agents").rglob("*.py"))
-PAGES = [ROOT / "README.md", ROOT / "docs" / "metrics.md", *sorted(ROOT.glob("integrations/*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("audio.md", "metrics.md")),
+    *sorted(ROOT.glob("integrations/*/README.md")),
+]
 READ_ALOUD = [ROOT / name for name in ("Makefile", ".ci/run", "constraints.txt", "pyproject.toml", "CHANGELOG.md")]
 
 
