@@ -5,9 +5,8 @@
     export OPENAI_BASE_URL=http://localhost:11434/v1     # a server of yours, with any key
     python examples/pipecat_bot.py                       # then open http://localhost:7860 and talk
 
-Talk over the bot: it is silent at once, and remembers what you heard. Whisper recognises speech on this
-machine (downloaded once). LLM_MODEL, VOICE ("default", "male", a voice file) and TTS_MODEL ("pocket", a folder, a hub id) choose
-others.
+Talk over the bot: it is silent at once, and remembers what you heard. Whisper recognises speech on this machine; its model is
+downloaded once. Other models and voices: LLM_MODEL, TTS_MODEL (a folder or a hub id), VOICE ("male", or a voice file).
 """
 
 import os
