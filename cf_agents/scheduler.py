@@ -322,7 +322,6 @@ class Scheduler(Generic[D, V, S]):
             self._release(utterance)
         speech.opened.clear()
         speech.waiting.clear()
-        self._voicer.drop(speech)
 
     def _release(self, utterance: Utterance[D, S]) -> None:
         """Give the rows back; waiting utterances may fit now."""

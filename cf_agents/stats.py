@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -111,9 +112,13 @@ class StreamStats:
     def rtf(self) -> float | None:
         """Real-time factor: time that its blocks were in work over the audio they gave; pauses at the lead limit do not count.
 
-        Other streams in the same batches do count. None before there is audio.
+        Other streams in the same batches do count; time in which one block is voiced and the next decoded counts once. None
+        before there is audio.
         """
-        busy_s = sum(block.sent_s - block.began_s for block in self.blocks)
+        busy_s, until_s = 0.0, -math.inf
+        for block in self.blocks:
+            busy_s += max(0.0, block.sent_s - max(block.began_s, until_s))
+            until_s = max(until_s, block.sent_s)
         return busy_s / self.audio_s if self.audio_s > 0.0 else None
 
     @property

@@ -134,12 +134,14 @@ class TTS:
         checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens
-        (`benchmarks/metal.py`). max_streams: utterances spoken at once; more wait. link: where the model runs. "process" is a
-        child process, which leaves this one its interpreter and its event loop, and takes no torch into it (`make_voice` does);
-        "thread" is a thread of this process, for notebooks and tests. voices: by name, beside those of the checkpoint. params:
-        the default decoding knobs, or the name of a preset; None takes those that the checkpoint names. lead_s: how far
-        synthesis may run ahead of playback. observers: told of every stream as it begins and ends, such as `metrics.Metrics`
-        and `tracing.Tracing`. progress: told in words what is being done, from another thread.
+        (`benchmarks/metal.py`). max_streams: streams open at once, from `stream` to their last chunk, `cancel` or `aclose`,
+        whether they have something to say or not; each has room in the engine, and one more is `Busy` at once, for nobody waits
+        in line. link: where the model runs. "process" is a child process, which leaves this one its interpreter and its event
+        loop, and takes no torch into it (`make_voice` does); "thread" is a thread of this process, for notebooks and tests.
+        voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name of a preset; None
+        takes those that the checkpoint names. lead_s: how far synthesis may run ahead of playback. observers: told of every
+        stream as it begins and ends, such as `metrics.Metrics` and `tracing.Tracing`. progress: told in words what is being
+        done, from another thread.
 
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
@@ -313,7 +315,9 @@ class TTS:
         faded out, in `Heard.tail`; 0.01 ends without a click. Audio that was taken is kept for it until it is played.
 
         Raises `VoiceError` for a voice that is not there or does not fit the model, `ConfigError` for a preset, lead, rate,
-        encoding or fade that means nothing, `StreamClosed` outside the `async with` block.
+        encoding or fade that means nothing, `Busy` when `max_streams` are open, with the time to try again, `StreamClosed`
+        outside the `async with` block. Where other processes share the engine, `Busy` may come from the iteration instead,
+        before any audio.
         """
         loaded = self._loaded
         return Stream(

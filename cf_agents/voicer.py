@@ -110,11 +110,6 @@ class Voicer(Generic[D, V, S]):
             self._changed.notify()
         self._work_here()
 
-    def drop(self, speech: Speech[D, S]) -> None:
-        """Forget what waits of a speech that is over."""
-        with self._changed:
-            self._blocks = [block for block in self._blocks if block.utterance.speech is not speech]
-
     def close(self) -> None:
         """Drop what waits and join the thread. Closing twice is fine."""
         with self._changed:
@@ -141,13 +136,14 @@ class Voicer(Generic[D, V, S]):
 
     def _work(self) -> None:
         with self._changed:
-            batch = _most_urgent(self._blocks)[: self._most_at_once]
-            self._blocks = [block for block in self._blocks if block not in batch]
+            waiting = [block for block in self._blocks if not block.utterance.speech.over]
+            batch = _most_urgent(waiting)[: self._most_at_once]
+            self._blocks = [block for block in waiting if block not in batch]
             voice = self._voices.pop(0) if self._voices and not batch else None
         if voice is not None:
             with contextlib.suppress(Exception):  # its first block will tell
                 self._prepare(voice)
-        batch = [block for block in batch if not block.utterance.speech.over and self._opened(block.utterance)]
+        batch = [block for block in batch if self._opened(block.utterance)]
         for block, pcm in isolated("The vocoder", batch, self._vocode, self._fail_block):
             self._hand_over(block, pcm)
 

@@ -53,3 +53,11 @@ def test_figures() -> None:
     assert (made.steps, made.tokens) == (20, 32)
     empty = StreamStats()
     assert (empty.ttfa_s, empty.rtf, empty.audio_s) == (None, None, 0.0)
+
+
+def test_time_that_two_blocks_share_counts_once() -> None:
+    """The vocoder works on one while the next is decoded."""
+    made = StreamStats(
+        blocks=[Block(16, 8, 1.0, 2.0, 3.0), Block(16, 8, 2.0, 3.5, 4.0)], delivered=[Delivered(3.0, 1.0), Delivered(4.0, 1.0)]
+    )
+    assert made.rtf == pytest.approx(3.0 / 2.0)
