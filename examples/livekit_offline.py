@@ -88,7 +88,8 @@ class Recorder(AudioOutput):
     def clear_buffer(self) -> None:
         if self._waiting or self._played_s:
             self._waiting.clear()
-            self._finish(interrupted=True)
+            # Told when the session has ended its text too, which it does next.
+            asyncio.get_running_loop().call_soon(self._finish, True)
 
     async def aclose(self) -> None:
         self._player.cancel()

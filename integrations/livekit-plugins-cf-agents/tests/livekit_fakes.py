@@ -23,6 +23,7 @@ from virtual_time import VirtualLoop
 from cf_agents import DecodeParams, Stream, StreamStats, Voice
 from cf_agents.errors import CfAgentsError, VoiceError
 from cf_agents.links.base import Audio, Block, Closed, Event, Failed, Segment
+from cf_agents.observer import StreamObserver
 from tests.fakes import fake_voice
 
 SAMPLE_RATE = 24_000
@@ -35,7 +36,8 @@ class FakeEngine:
     `fail_after` blocks. on_open: called before a stream is made. silent: a stream that is closed is told nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observers: Sequence[StreamObserver] = ()) -> None:
+        self.observers = observers
         self.block_s = 0.08
         self.audio_s = 0.64
         self.silent = False
@@ -62,7 +64,15 @@ class FakeEngine:
         self.on_open()
         if isinstance(voice, str) and voice not in ("default", "male"):
             raise VoiceError(f"There is no voice {voice!r}.")
-        stream = Stream(self, fake_voice(), params=DecodeParams(), seed=1, lead_s=lead_s or 2.0, sample_rate=sample_rate)
+        stream = Stream(
+            self,
+            fake_voice(),
+            params=DecodeParams(),
+            seed=1,
+            lead_s=lead_s or 2.0,
+            sample_rate=sample_rate,
+            observers=self.observers,
+        )
         self.stats.append(stream.stats)
         return stream
 
