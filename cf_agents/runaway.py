@@ -4,8 +4,8 @@ text, or in silence, for its whole budget.
     places   ... o f f i v e . . e . | t h e h o u r ...          back in the text: cut here
     places   ... o f f i v e . . . . . . . . . . . . . . . |      it lingers: cut here
 
-Judged from where in the text each token is spoken, as far as the decoder tells; see `silence` for where it does not. Pure
-functions; places and texts in characters of the spoken form.
+Judged from where in the text each token is spoken; where the decoder does not tell, an utterance is over that is silent for
+`HUSH_S`. Pure functions; places and texts in characters of the spoken form.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ BACK = 8.0
 """Tokens this far from the end, `STAY` of them after the text was spoken, say it again."""
 STALL = 32
 """Before the text is spoken: so many tokens, 1.3 s, that on the whole are no further in it than as many before them."""
+HUSH_S = 1.5
+"""An utterance of which nobody knows where in its text it is, and that is silent for so long after sound, is over."""
 
 
 def text_end(text: str) -> int:

@@ -174,16 +174,20 @@ class Scheduler(Generic[D, V, S]):
 
     # What the voicer tells, from its thread.
 
-    def voiced(self, speech: Speech[D, S], seconds: float, at_s: float) -> None:
+    def voiced(self, speech: Speech[D, S], seconds: float, dropped_s: float, at_s: float) -> None:
         """See `voicer.Owner`."""
 
         def note() -> None:
             speech.voicing -= 1
-            speech.coming_s -= seconds
+            speech.coming_s -= seconds + dropped_s
             if seconds:
                 speech.playback.add(seconds, at_s)
 
         self._commands.put(note)
+
+    def hushed(self, utterance: Utterance[D, S]) -> None:
+        """See `voicer.Owner`."""
+        self._commands.put(partial(self._end, utterance))
 
     def spoilt(self, speech: Speech[D, S]) -> None:
         """See `voicer.Owner`."""
@@ -278,15 +282,25 @@ class Scheduler(Generic[D, V, S]):
         return self._decoder.step([u.decoding for u in due if u.decoding is not None])
 
     def _take(self, utterance: Utterance[D, S], block: Decoded) -> Unvoiced[D, S]:
-        speech = utterance.speech
         assert utterance.decoding is not None
-        assert utterance.block_began_s is not None
+        finished = utterance.decoding.finished
+        heard, spoken_out = utterance.worth_hearing(block)
+        return self._unvoiced(utterance, heard, ended=finished or spoken_out, cut=len(heard.tokens) < len(block.tokens))
+
+    def _end(self, utterance: Utterance[D, S]) -> None:
+        """Nothing more of an utterance is worth hearing."""
+        if utterance.decoding is not None and not utterance.speech.over:
+            self._voicer.put([self._unvoiced(utterance, Decoded([]), ended=True, cut=True)])
+
+    def _unvoiced(self, utterance: Utterance[D, S], block: Decoded, *, ended: bool, cut: bool) -> Unvoiced[D, S]:
+        speech = utterance.speech
         unvoiced = Unvoiced(
             utterance,
             block,
-            ended=utterance.decoding.finished,
+            ended=ended,
+            cut=cut,
             steps=utterance.block_steps,
-            began_s=utterance.block_began_s,
+            began_s=self._clock() if utterance.block_began_s is None else utterance.block_began_s,
             decoded_s=self._clock(),
             first=not speech.playback.made_s,
             deadline_s=speech.deadline(utterance.submitted_s),

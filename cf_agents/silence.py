@@ -34,6 +34,11 @@ class SilenceGate:
         """Seconds of silence behind the last sound; 0 before the first one."""
         return self._silent / self._rate if self._sounded else 0.0
 
+    @property
+    def held(self) -> int:
+        """Samples that are held back."""
+        return len(self._held)
+
     def feed(self, pcm: NDArray[np.float32], last: bool) -> NDArray[np.float32]:
         """The next samples [T] in; those that may be heard by now out. With `last` nothing follows, and no more is held."""
         sound = sound_end(pcm, round(FRAME_S * self._rate))

@@ -41,9 +41,9 @@ SILENCE_S = 0.1
 """What is heard of text with nothing to say, such as a lone emoji."""
 MOST_PIECES = 4
 """Segments under way at once. More text waits as it was written: it is cut when the lead is known, and a write stays short."""
-RUNAWAY = (2.0, 2.0)
-"""A segment may take this many times its expected length and so many seconds more. The model now and then misses the end of a
-text, and would go on for its whole budget, 12 s and more, in near silence."""
+RUNAWAY = (1.6, 1.0)
+"""A segment may take this many times its expected length, in a voice that is slow as long as that voice is, and so many seconds
+more. The model now and then misses the end of a text, and what ends it then (see `runaway`) may miss it too."""
 SLICE_CHARS = 32
 """Text is judged in slices this long, so that the lead that a segment brings counts for what follows it in the same write."""
 
@@ -321,7 +321,8 @@ class Stream:
         self._pieces.append(piece)
         if says:
             seed = _segment_seed(self.seed, piece.index)
-            self._session.submit(Segment(piece.index, spoken.text, _bounded(self._params, expected_s), seed))
+            params = _bounded(self._params, expected_s * max(1.0, self._rate.factor))
+            self._session.submit(Segment(piece.index, spoken.text, params, seed))
 
     def _release(self) -> None:
         if not self._released:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -17,12 +16,6 @@ class TextIds:
     text: str
     ids: tuple[int, ...]
     starts: tuple[int, ...]
-
-    @cached_property
-    def said(self) -> int:
-        """How many ids, from the start id on, it takes to say the last letter or digit; 1 where there is none."""
-        last = max((n for n, character in enumerate(self.text) if character.isalnum()), default=-1)
-        return max(1, sum(start <= last for start in self.starts)) if last >= 0 else 1
 
     def characters(self, places: Iterable[float]) -> tuple[float, ...]:
         """Places among the ids, fractions between them allowed, as places in the text; to a hundredth of a character."""

@@ -26,6 +26,8 @@ from cf_agents.text.spoken import Spoken
 LETTER_S = 0.045
 SYLLABLE_S = 0.08
 """An English word of 4.7 letters and 1.45 syllables then takes 0.33 s: 180 words a minute."""
+NAMED_LETTER_S = 0.3
+"""A letter on its own is spoken by its name; those that are words are not."""
 FIRST_IDEOGRAPH = "\u2e80"
 """From here on a letter is at least a syllable."""
 CLAUSE_PAUSE_S = 0.15
@@ -35,6 +37,7 @@ EARLY_CHARACTERS = 0.25
 """A word has begun when speech is this close to its first letter: the path is smoothed, and would come late."""
 
 _VOWELS = re.compile(r"[aeiouyàâäéèêëíìîïóòôöúùûü]+", re.IGNORECASE)
+_LONE_WORDS = frozenset("aAIO")
 _WRITTEN = re.compile(r"\s*\S+\s*")
 _CLAUSE_END = re.compile(r"[,;:-]\W*$")
 _SENTENCE_END = re.compile(r"[.?!]\W*$")
@@ -58,6 +61,8 @@ class WrittenWord:
 def speaking_time_s(spoken: str) -> float:
     """Expected length of one word in spoken form, in seconds."""
     letters = sum(character.isalnum() for character in spoken)
+    if letters == 1 and spoken.isascii() and spoken[0].isalpha() and spoken[0] not in _LONE_WORDS:
+        return NAMED_LETTER_S
     ideographs = sum(character >= FIRST_IDEOGRAPH for character in spoken if character.isalnum())
     syllables = len(_VOWELS.findall(spoken)) or (1 if letters else 0)
     return LETTER_S * letters + SYLLABLE_S * (syllables + ideographs)

@@ -23,6 +23,8 @@ from cf_agents.engines.base import Prefix
 from cf_agents.errors import CfAgentsError
 from cf_agents.links.base import Audio, Closed, Event, Failed
 from cf_agents.playback import Playback
+from cf_agents.runaway import text_end, worth_hearing
+from cf_agents.silence import SilenceGate
 from cf_agents.text_ids import TextIds
 
 if TYPE_CHECKING:
@@ -107,6 +109,22 @@ class Utterance(Generic[D, S]):
     block_steps: int = 0
     refused: bool = False
     """It could not be opened ahead of its time."""
+    spoken_at: list[float] = field(default_factory=list)
+    """The character of the text that each of its tokens speaks, where the decoder tells."""
+    gate: SilenceGate | None = None
+    """What its audio goes through; the voicer's."""
+
+    def worth_hearing(self, block: Decoded) -> tuple[Decoded, bool]:
+        """What is worth hearing of its next block, and whether nothing behind that is: see `runaway`."""
+        if block.places is None:
+            return block, False
+        before = len(self.spoken_at)
+        self.spoken_at += self.text.characters(block.places)
+        kept = worth_hearing(self.spoken_at, text_end(self.text.text))
+        if kept is None:
+            return block, False
+        count = max(0, kept - before)
+        return Decoded(block.tokens[:count], block.places[:count]), True
 
 
 @dataclass(eq=False)

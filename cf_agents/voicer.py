@@ -23,12 +23,18 @@ from numpy.typing import NDArray
 from cf_agents.audio import to_s16le
 from cf_agents.decoded import Decoded
 from cf_agents.errors import CfAgentsError
+from cf_agents.fade import fade_out
 from cf_agents.failures import isolated, typed
 from cf_agents.links.base import Audio, Block
+from cf_agents.runaway import HUSH_S
+from cf_agents.silence import SilenceGate
 from cf_agents.utterance import D, S, Speech, SpeechVocoder, Status, Utterance, V
 
 if TYPE_CHECKING:
     from cf_agents.voice import Voice
+
+_FADE_S = 0.02
+"""At the end of an utterance that was cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +45,8 @@ class Unvoiced(Generic[D, S]):
     decoded: Decoded
     ended: bool
     """Nothing of the utterance follows."""
+    cut: bool
+    """The decoder would have gone on."""
     steps: int
     began_s: float
     decoded_s: float
@@ -51,8 +59,15 @@ class Unvoiced(Generic[D, S]):
 class Owner(Protocol[D, S]):
     """What a voicer tells whoever gives it blocks, from its own thread."""
 
-    def voiced(self, speech: Speech[D, S], seconds: float, at_s: float) -> None:
-        """A block was handed to its speech, as so many seconds of audio, at a time of the clock."""
+    def voiced(self, speech: Speech[D, S], seconds: float, dropped_s: float, at_s: float) -> None:
+        """A block was handed to its speech, as so many seconds of audio, at a time of the clock.
+
+        dropped_s: seconds of it that nobody will hear: silence at the end.
+        """
+        ...
+
+    def hushed(self, utterance: Utterance[D, S]) -> None:
+        """An utterance adds only silence: it is to be ended."""
         ...
 
     def spoilt(self, speech: Speech[D, S]) -> None:
@@ -166,8 +181,14 @@ class Voicer(Generic[D, V, S]):
 
     def _hand_over(self, block: Unvoiced[D, S], pcm: NDArray[np.float32]) -> None:
         utterance, speech = block.utterance, block.utterance.speech
+        gate = utterance.gate = utterance.gate or SilenceGate(self._sample_rate)
+        if block.cut:
+            faded = round(_FADE_S * self._sample_rate)
+            pcm = np.concatenate([pcm[:-faded], fade_out(pcm[-faded:])])
+        made_samples = gate.held + len(pcm)
+        given = gate.feed(pcm, block.ended)
         try:
-            sound = to_s16le(pcm)
+            sound = to_s16le(given)
         except CfAgentsError as error:
             self._fail(speech, error)
             return
@@ -178,7 +199,10 @@ class Voicer(Generic[D, V, S]):
         made = Block(len(block.decoded.tokens), block.steps, block.began_s, block.decoded_s, now)
         characters = None if places is None else utterance.text.characters(places)
         speech.say(Audio(utterance.index, sound, block.ended, made, characters))
-        self._owner.voiced(speech, len(pcm) / self._sample_rate, now)
+        dropped = made_samples - len(given) if block.ended else 0
+        self._owner.voiced(speech, len(given) / self._sample_rate, dropped / self._sample_rate, now)
+        if places is None and not block.ended and gate.silent_s > HUSH_S:
+            self._owner.hushed(utterance)
 
     def _fail_block(self, block: Unvoiced[D, S], error: CfAgentsError) -> None:
         self._fail(block.utterance.speech, error)

@@ -14,6 +14,7 @@ import pytest
 from cf_agents.config import DecodeParams
 from cf_agents.errors import AudioError, Busy, EngineFull, StreamClosed, SynthesisFailed, TextError
 from cf_agents.links.base import Audio, Closed, Event, Failed
+from cf_agents.runaway import HUSH_S
 from cf_agents.scheduler import Scheduler
 from cf_agents.utterance import Speech, Status, Utterance
 from cf_agents.voice import Voice
@@ -494,3 +495,66 @@ def test_blocks_in_the_vocoder_count_as_made(bench: Bench) -> None:
     assert speech.voicing == 1
     bench.turn()
     assert speech.playback.made_s == pytest.approx(0.3)
+
+
+def says_it_twice(ids: int, tokens: int) -> list[float]:
+    """The whole text and 4 tokens of silence in four of five tokens, and then the beginning of it again."""
+    said = 4 * tokens // 5
+    return [min(ids, ids * (n + 0.5) / (said - 4)) for n in range(said)] + [0.25 * n for n in range(tokens - said)]
+
+
+def test_what_is_said_again_is_cut_and_the_next_segment_is_said(bench: Bench) -> None:
+    bench.decoder.places = says_it_twice
+    speech, listener = bench.speech()
+    bench.say(speech, 11, ids=40)
+    bench.say(speech, 12, ids=10, index=1)
+    bench.finish()
+    sound = listener.sound(0)
+    assert 96 <= len(sound) / SAMPLES_PER_TOKEN <= 98
+    faded = round(0.02 * SAMPLE_RATE)
+    np.testing.assert_array_equal(sound[:-faded], whole(11, 40)[: len(sound) - faded])
+    assert abs(int(sound[-1])) <= 1, "it ends without a click"
+    events = [event for event in listener.events if isinstance(event, Audio) and event.segment == 0]
+    assert sum(event.block.tokens for event in events) * SAMPLES_PER_TOKEN == len(sound)
+    assert sum(len(event.places or ()) for event in events) * SAMPLES_PER_TOKEN == len(sound)
+    assert sum(11 in batch for batch in bench.decoder.batches) <= 2 * 26
+    assert 23 <= len(listener.sound(1)) / SAMPLES_PER_TOKEN <= 26
+    assert speech.coming_s == pytest.approx(0.0)
+    assert bench.decoder.rows_free == bench.decoder.pool
+
+
+def test_an_utterance_that_only_adds_silence_is_ended(bench: Bench) -> None:
+    bench.vocoder.sound = lambda seed, start, count: fake_sound(seed, start, count) * (np.arange(start, start + count) < 30_000)
+    speech, listener = bench.speech()
+    bench.say(speech, 11, ids=100)
+    bench.say(speech, 12, ids=2, index=1)
+    bench.finish()
+    assert len(listener.sound(0)) == pytest.approx(30_000 + 0.3 * SAMPLE_RATE, abs=480)
+    assert sum(11 in batch for batch in bench.decoder.batches) * 4 / 2 * 0.04 < 1.25 + HUSH_S + 0.5
+    np.testing.assert_array_equal(listener.sound(1), whole(12, 2))
+    assert speech.coming_s == pytest.approx(0.0)
+    assert bench.decoder.rows_free == bench.decoder.pool
+
+
+def test_a_pause_is_no_end_and_is_as_long_as_it_was_made(bench: Bench) -> None:
+    def pausing(seed: int, start: int, count: int) -> np.ndarray:
+        at = np.arange(start, start + count)
+        return fake_sound(seed, start, count) * ((at < 20_000) | (at > 50_000))
+
+    bench.vocoder.sound = pausing
+    speech, listener = bench.speech()
+    bench.say(speech, 11, ids=30)
+    bench.finish()
+    sound = listener.sound(0)
+    wanted = np.rint(pausing(11, 0, 90 * SAMPLES_PER_TOKEN).astype(np.float64) * 32767)
+    np.testing.assert_array_equal(sound, wanted)
+    assert speech.coming_s == pytest.approx(0.0)
+
+
+def test_the_end_of_a_long_silence_is_not_the_end_of_a_text_whose_place_is_known(bench: Bench) -> None:
+    bench.decoder.places = lambda ids, tokens: [ids * (n + 0.5) / tokens for n in range(tokens)]
+    bench.vocoder.sound = lambda seed, start, count: fake_sound(seed, start, count) * (np.arange(start, start + count) > 72_000)
+    speech, listener = bench.speech()
+    bench.say(speech, 11, ids=40)
+    bench.finish()
+    assert len(listener.sound(0)) == 120 * SAMPLES_PER_TOKEN

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from cf_agents.text_ids import TextIds
 
 SAID = TextIds("say it, now.", (3, 9, 2, 7, 8, 5, 0), (0, 0, 3, 4, 7, 8, 12))
@@ -14,9 +12,3 @@ def test_places_between_ids_are_between_their_characters() -> None:
     assert SAID.characters([-1.0, 99.0]) == (0, 12)
     assert SAID.characters([1 / 3]) == (0,)
     assert SAID.characters([5 + 1 / 3]) == (9.33,)
-
-
-@pytest.mark.parametrize(("text", "said"), [("say it, now.", 6), ("say it, ...", 4), ("say ...", 2), ("...", 1)])
-def test_what_it_takes_to_say_the_last_letter(text: str, said: int) -> None:
-    starts = tuple(min(start, len(text)) for start in SAID.starts)
-    assert TextIds(text, SAID.ids, starts).said == said

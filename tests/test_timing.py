@@ -37,6 +37,7 @@ def test_expected_lengths_are_those_of_speech() -> None:
     assert 150 < len(text.split()) / minutes < 220
     assert speaking_time_s("extraordinary") > 2 * speaking_time_s("cat")
     assert speaking_time_s("...") == 0.0
+    assert speaking_time_s("f,") == speaking_time_s("W") > 2 * speaking_time_s("a")
 
 
 def test_what_is_spoken_as_one_is_shared_out() -> None:
