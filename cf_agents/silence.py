@@ -56,7 +56,7 @@ def sound_end(pcm: NDArray[np.float32], frame: int) -> int:
     if not len(pcm):
         return 0
     starts = np.arange(0, len(pcm), frame)
-    power = np.add.reduceat(np.square(pcm, dtype=np.float64), starts) / np.diff([*starts, len(pcm)])
+    power = np.add.reduceat(np.square(pcm, dtype=np.float64), starts) / np.diff(starts, append=len(pcm))
     # A sample that is not finite is for whoever checks the sound to tell.
     (loud,) = np.nonzero(~(power < FLOOR**2))
     return min(int(starts[loud[-1]]) + frame, len(pcm)) if len(loud) else 0
