@@ -206,6 +206,18 @@ async def test_when_it_became_audible() -> None:
         assert spoken.stats.audible_ttfa_s >= spoken.stats.ttfa_s + 0.5 - 1e-9
 
 
+async def test_a_pause_of_the_writer_is_no_underrun() -> None:
+    clock = FakeClock()
+    async with open_studio() as studio, stream(studio, clock=clock) as spoken:
+        for _ in range(2):
+            spoken.write("One whole sentence. ")
+            spoken.flush()
+            while not (await spoken.__anext__()).last:
+                pass
+            clock.now += 60.0
+        assert (spoken.stats.underrun_s, spoken.stats.underruns) == (0.0, 0)
+
+
 async def test_tts_tells_its_observers(tiny_folder: Path) -> None:
     notes = Notes()
     quick = DecodeParams(steps=2, max_tokens=16)
