@@ -93,7 +93,7 @@ def by_stage(model: str, knobs: str, rounds: int, clock: Callable[[], float]) ->
                     continue
                 stages.blocks += 1
                 start = clock()
-                mel = vocoder.flow.step([state.flow], [torch.tensor(block, dtype=torch.int64)], [decoding.finished])
+                mel = vocoder.flow.step([state.flow], [torch.tensor(block.tokens, dtype=torch.int64)], [decoding.finished])
                 middle = clock()
                 (pcm,) = vocoder.hift.step([state.hift], mel, [decoding.finished])
                 stages.flow += middle - start
@@ -167,9 +167,7 @@ def main() -> None:
     parser.add_argument("--knobs", default="", metavar="K=V,...", help="decoding knobs; the model's own if not given")
     parser.add_argument("--firsts", type=int, default=20, help="streams whose first audio is waited for")
     parser.add_argument("--rounds", type=int, default=3, help="of all sentences, for the stages")
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="stages by the thread's own time: on a machine that is not idle"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="stages by the thread's own time: on a busy machine")
     parser.add_argument("--only", choices=("links", "stages"))
     parser.add_argument("--link", choices=("thread", "process"), help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
