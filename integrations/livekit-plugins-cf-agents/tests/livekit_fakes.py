@@ -301,7 +301,7 @@ class Conversation:
 
 @contextlib.asynccontextmanager
 async def conversation(
-    speech: tts.TTS, script: Script, *, aligned: bool = True, **options: object
+    speech: tts.TTS, script: Script, *, agent: Agent | None = None, **options: object
 ) -> AsyncIterator[Conversation]:
     """A session around `speech`, wired as LiveKit wires a room's, closed at the end."""
     session = AgentSession(
@@ -309,7 +309,7 @@ async def conversation(
         tts=speech,
         vad=None,
         turn_handling={"turn_detection": "manual", "interruption": {"resume_false_interruption": False}},
-        use_tts_aligned_transcript=aligned,
+        use_tts_aligned_transcript=True,
         user_away_timeout=None,
         **options,
     )
@@ -319,7 +319,7 @@ async def conversation(
     session.output.transcription = synchroniser.text_output
     errors: list[object] = []
     session.on("error", errors.append)
-    await session.start(Agent(instructions="Be brief."))
+    await session.start(agent or Agent(instructions="Be brief."))
     try:
         yield Conversation(session, loudspeaker, transcript, script, errors)
     finally:

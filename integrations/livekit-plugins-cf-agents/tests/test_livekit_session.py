@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from livekit.agents import APIStatusError, metrics, tts
+from livekit.agents import Agent, APIStatusError, FlushSentinel, metrics, tts
 from livekit.plugins import cf_agents
 from livekit_fakes import FakeEngine, Script, conversation, loaded
 
@@ -64,14 +65,21 @@ async def test_after_an_interruption_nothing_comes_and_nothing_is_made(speech: c
         frames = len(talk.last.frames)
         assert frames
         assert engine.open_sessions == 1
+        assert engine.sessions[0].made_s < 3.0 + speech_ahead_s(engine)
         talk.session.interrupt()
         await handle
         assert engine.open_sessions == 0
+        assert talk.session.agent_state == "listening"
         blocks = engine.sessions[0].blocks
         await asyncio.sleep(20.0)
         assert len(talk.loudspeaker.heard) == 1
         assert len(talk.last.frames) == frames
         assert engine.sessions[0].blocks == blocks
+
+
+def speech_ahead_s(engine: FakeEngine) -> float:
+    """The lead that is asked for, and a block."""
+    return 2.0 + engine.audio_s
 
 
 async def test_no_turn_hears_another(speech: cf_agents.TTS, engine: FakeEngine) -> None:
@@ -133,6 +141,24 @@ async def test_a_pause_of_the_language_model_keeps_the_reply_in_one_piece(speech
         await talk.reply()
         assert talk.said() == [REPLY]
         assert len(talk.loudspeaker.heard) == 1
+        assert talk.errors == []
+
+
+class TwoParts(Agent):
+    """A model's node that says where one part of the reply ends."""
+
+    async def llm_node(self, *_: object) -> AsyncIterator[str | FlushSentinel]:
+        yield "One moment, "
+        yield "please. "
+        yield FlushSentinel()
+        yield "Here it is."
+
+
+async def test_each_part_of_a_reply_in_parts_is_a_stream_of_its_own(speech: cf_agents.TTS, engine: FakeEngine) -> None:
+    async with conversation(speech, Script([""]), agent=TwoParts(instructions="")) as talk:
+        await talk.reply()
+        assert talk.said() == ["One moment, please. Here it is."]
+        assert len(engine.sessions) == 2
         assert talk.errors == []
 
 
