@@ -7,7 +7,7 @@ from bench import open_bench
 from pipecat.frames.frames import LLMFullResponseEndFrame, LLMTextFrame, TTSStartedFrame, TTSStoppedFrame
 from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.utils.errors import ErrorCategory
-from pipecat_cf_agents import CfAgentsTTSService
+from pipecat_cf_agents import CfAgentsTTSService, turn
 
 from cf_agents.errors import Busy, CfAgentsError, StreamClosed, SynthesisFailed, TextError, WorkerDied
 from tests.fakes import FakeLink, FakeTTS
@@ -50,7 +50,29 @@ async def test_a_reply_that_fails_in_the_middle(error: CfAgentsError, category: 
         assert bench.said()[1:] == ["The next reply is fine."]
 
 
-async def test_a_full_house_is_told_and_never_costs_the_service() -> None:
+async def test_a_reply_waits_for_room_in_a_full_house() -> None:
+    tts = FakeTTS(FakeLink(lambda session: session.speak(1.0)))
+    tts.error = Busy("All rows are taken.", 0.001)
+    async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
+        await bench.reply(SENTENCES[:40], end=False)
+        await bench.settle()
+        await bench.send(LLMTextFrame(SENTENCES[40:]), LLMFullResponseEndFrame())
+        await bench.settle()
+        assert bench.audio() == b""
+        tts.error = None
+        await bench.until(bench.audio)
+        await bench.play(10.0)
+        assert bench.said() == [SENTENCES]
+        tts.error = Busy("All rows are taken.", 30.0)
+        await bench.reply(SENTENCES)
+        await bench.settle()
+        await bench.interrupt()
+        assert not bench.service._tasks
+    assert bench.errors == []
+
+
+async def test_a_house_that_stays_full_is_told_and_never_costs_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "PATIENCE_S", 0.0)
     tts = FakeTTS(FakeLink(lambda session: session.speak(1.0)))
     tts.error = Busy("All rows are taken.", 0.5)
     async with open_bench(CfAgentsTTSService(tts=tts)) as bench:

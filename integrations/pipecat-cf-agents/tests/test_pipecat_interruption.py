@@ -201,3 +201,26 @@ async def test_the_core_counts_its_lead_from_when_the_listener_hears() -> None:
         assert second.positions == [0.0]
         second.speak(1.0)
         await bench.play(10.0)
+
+
+async def test_words_after_an_interruption_do_not_wait_for_audio_that_nobody_hears() -> None:
+    tts = FakeTTS(FakeLink(speak_as_written))
+    async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
+        await bench.reply(FIRST)
+        await bench.play(1.0)
+        assert bench.service.get_audio_contexts() == []
+        await bench.interrupt()
+        await bench.reply("New words.")
+        await bench.settle()
+        assert dict(bench.words())["New"] == pytest.approx(101.0)
+        await bench.play(10.0)
+        notice = TTSSpeakFrame("This call is recorded.")
+        notice.interruptible = False
+        await bench.send(notice)
+        await bench.play(1.0)
+        assert bench.service.get_audio_contexts() == []
+        await bench.interrupt()
+        await bench.reply("Last words.")
+        await bench.settle()
+        assert dict(bench.words())["Last"] == pytest.approx(111.0 + len("This call is recorded.") / 10)
+        await bench.play(10.0)

@@ -130,7 +130,7 @@ async def test_a_given_model_is_left_open(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_twelve_bots_speak_on_one_engine_and_leave_nothing(link: Literal["thread", "process"]) -> None:
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     settings = CfAgentsTTSSettings(model="tiny", params=DecodeParams(steps=1, max_tokens=16))
-    options = LoadOptions(link=link, max_streams=12)
+    options = LoadOptions(link=link, max_streams=24)
     async with AsyncExitStack() as stack:
         bots = [
             await stack.enter_async_context(open_bench(CfAgentsTTSService(settings=settings, load=options), sample_rate=8000))
@@ -157,7 +157,7 @@ async def test_twelve_bots_speak_on_one_engine_and_leave_nothing(link: Literal["
         # All at once: half of them are interrupted while they speak, the others go on to their end.
         seen = [len(bot.frames(TTSStoppedFrame)) for bot in bots]
         for bot in bots:
-            await bot.reply(TEXT * 5)
+            await bot.reply(TEXT * 2)
         for bot in bots[::2]:
             await bot.until(lambda: bot.frames(TTSAudioRawFrame)[-1].context_id not in contexts)  # noqa: B023
             await bot.interrupt()

@@ -223,6 +223,9 @@ class CfAgentsTTSService(TTSService):
         if isinstance(frame, InterruptionFrame):
             self._interrupted_by = max(self._interrupted_by, frame.id)
             self._set_in_reply(False)
+            if self._playing is not None and self._playing.interruptible:
+                # What the listener has not heard of it will not be heard, though all of it may have left already.
+                self._playing = None
         elif isinstance(frame, LLMTextFrame | AggregatedTextFrame):
             if frame.id < self._interrupted_by and frame.interruptible and not frame.skip_tts:
                 logger.debug("{}: dropping [{}], written before the interruption", self, frame.text)
@@ -250,7 +253,9 @@ class CfAgentsTTSService(TTSService):
         """
         turn = self._turns.get(context_id)
         if turn is None:
-            turn = self._turns[context_id] = Turn(context_id, self._open_stream)
+            context = self._tts_contexts.get(context_id)
+            interruptible = context is None or context.interruptible
+            turn = self._turns[context_id] = Turn(context_id, self._open_stream, interruptible)
             task = self.create_task(self._speak(turn), "speak")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -283,8 +288,6 @@ class CfAgentsTTSService(TTSService):
         if turn is not None:
             told = turn.ended.is_set()
             turn.cancel()
-            if turn is self._playing:
-                self._playing = None
             if not told:
                 await self.start_tts_usage_metrics(turn.text)
         await super().on_audio_context_interrupted(context_id)

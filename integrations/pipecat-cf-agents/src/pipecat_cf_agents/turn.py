@@ -9,11 +9,17 @@ Knows nothing of frames, pipelines or models.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from cf_agents import AudioChunk, CfAgentsError, Stream, StreamClosed
+from cf_agents import AudioChunk, Busy, CfAgentsError, Stream, StreamClosed
 from cf_agents.playback import Playback
+
+PATIENCE_S = 5.0
+"""A full house ends a reply only when it stays full for so long."""
+LOOK_S = 0.5
+"""After so long at most it is looked at again."""
 
 
 class Turn:
@@ -22,8 +28,9 @@ class Turn:
     open_stream: a core stream with the settings of the moment.
     """
 
-    def __init__(self, context_id: str, open_stream: Callable[[], Stream]) -> None:
+    def __init__(self, context_id: str, open_stream: Callable[[], Stream], interruptible: bool = True) -> None:
         self.context_id = context_id
+        self.interruptible = interruptible
         self.text = ""
         """All that was written, for the usage metric."""
         self.made_s = 0.0
@@ -37,6 +44,10 @@ class Turn:
         self._streams: deque[Stream] = deque()
         self._opened: list[Stream] = []
         self._changed = asyncio.Event()
+        self._held = ""
+        """Text for which there was no room yet."""
+        self._busy: Busy | None = None
+        self._patience_s = PATIENCE_S
         self._error: CfAgentsError | None = None
         self._playback: Playback | None = None
         self._stream_at_s = 0.0
@@ -50,6 +61,12 @@ class Turn:
         if self.ended.is_set() or self._error is not None:
             return
         self.text += text
+        if self._held:
+            self._held += text
+        else:
+            self._give(text)
+
+    def _give(self, text: str) -> None:
         try:
             if self._writing is None:
                 self._writing = self._open_stream()
@@ -57,6 +74,9 @@ class Turn:
                 self._opened.append(self._writing)
                 self._changed.set()
             self._writing.write(text)
+        except Busy as error:
+            self._held, self._busy = text, error
+            self._changed.set()
         except CfAgentsError as error:
             self._fail(error)
 
@@ -101,12 +121,28 @@ class Turn:
                 self._stream_at_s = self.made_s
             elif self._error is not None:
                 raise self._error
+            elif self._busy is not None:
+                await self._wait_for_room(self._busy)
             elif self.ended.is_set():
                 break
             else:
                 self._changed.clear()
                 await self._changed.wait()
         self.spoken = True
+
+    async def _wait_for_room(self, busy: Busy) -> None:
+        if self._patience_s <= 0.0:
+            raise busy
+        wait_s = min(busy.retry_after_s, LOOK_S, self._patience_s)
+        self._patience_s -= wait_s
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), wait_s)
+        if not self.cancelled:
+            text, self._held, self._busy = self._held, "", None
+            self._give(text)
+            if self.ended.is_set():
+                self.renew()
 
     # Where the listener is.
 
