@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 EXAMPLE = Path(__file__).parents[3] / "examples" / "pipecat_offline.py"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_the_offline_bot_is_interrupted_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ async def test_the_engine_is_told_before_the_interruption_goes_on() -> None:
         assert closed == [True]
 
 
+@pytest.mark.timeout(400)
 async def test_two_hundred_turns_hold_nothing_of_each_other() -> None:
     source = random.Random(1)
     tts = FakeTTS()

@@ -125,7 +125,7 @@ async def test_a_given_model_is_left_open(monkeypatch: pytest.MonkeyPatch) -> No
     assert tts.loads.loaded == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("link", ["thread", "process"])
 async def test_twelve_bots_speak_on_one_engine_and_leave_nothing(link: Literal["thread", "process"]) -> None:
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
