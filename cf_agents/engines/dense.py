@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cf_agents.config import T3Config
+from cf_agents.engines.aligned import AlignedScores
 from cf_agents.engines.base import Conditioning, Prefix, Row, Scored
 from cf_agents.engines.dense_plan import DenseRow, Layout, Plan, ScorePlan
 from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix, heads_by_layer
@@ -35,27 +36,12 @@ from cf_agents.models.t3 import T3, prior, rotary_table
 
 _NULL_PLACES = 2
 
+Watch = Callable[[int, Tensor, Tensor], None]
+"""Told of a layer, its queries [T, H, E] and the keys [N, H, L, E] they meet."""
 
-class _Spoken:
-    """Gathers the alignment heads' scores of open positions over their rows' texts, layer by layer."""
 
-    def __init__(self, plan: ScorePlan, shape: torch.Size) -> None:
-        self._plan = plan
-        self._shape = shape
-        self._scores: list[Tensor] = []
-
-    def add(self, heads: Sequence[int], q: Tensor, k: Tensor, first: int) -> None:
-        """q [T, H, E] and k [N, H, L, E] of a layer that has aligned `heads`; the text begins at place `first`."""
-        asked = q[self._plan.open_at].view(*self._shape, *q.shape[1:]).float()  # [N, D, H, E]
-        keys = k[:, :, first : first + self._plan.text].float()
-        self._scores += [asked[:, :, head] @ keys[:, head].transpose(1, 2) * q.shape[-1] ** -0.5 for head in heads]
-
-    def places(self) -> Tensor:
-        """`Scored.places`, rows as the caller gave them."""
-        score = torch.stack(self._scores).mean(dim=0)  # [N, D, text]
-        share = score.masked_fill(~self._plan.text_seen, -math.inf).softmax(dim=-1)
-        places = share @ torch.arange(self._plan.text, device=share.device, dtype=share.dtype)
-        return places if self._plan.back is None else places[self._plan.back]
+def _blind(layer: int, q: Tensor, k: Tensor) -> None:
+    """Watches nothing."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +113,15 @@ class DenseEngine:
         sizes = (tokens >= 0).sum(dim=1, keepdim=True)  # [N, 1]
         plan = score.plan
         limit = torch.where(score.open_queries, plan.limit + sizes, plan.limit)
-        spoken = _Spoken(score, tokens.shape) if self._aligned else None
-        hidden = self._forward(plan, self._t3.embed_speech(ids, score.local), limit, spoken)
+        aligned = AlignedScores(score.text_seen) if self._aligned else None
+        first, shape = self.config.conditioning_length, tokens.shape
+
+        def watch(layer: int, q: Tensor, k: Tensor) -> None:
+            if aligned is not None and layer in self._aligned:
+                texts = k[:, :, first : first + score.text].transpose(1, 2)
+                aligned.add(self._aligned[layer], q[score.open_at].view(*shape, *q.shape[1:]), texts)
+
+        hidden = self._forward(plan, self._t3.embed_speech(ids, score.local), limit, watch)
         states = torch.cat([hidden, self._shift[score.slots]])
         logits = self._t3.head(states[score.head_at])
         if score.clean_at is not None:
@@ -137,7 +130,10 @@ class DenseEngine:
         for row in batch:
             row.cached += len(row.held)
             row.held = ()
-        return Scored(logits.float().view(*tokens.shape, -1), None if spoken is None else spoken.places())
+        places = None if aligned is None else aligned.places()
+        if places is not None and score.back is not None:
+            places = places[score.back]
+        return Scored(logits.float().view(*shape, -1), places)
 
     @torch.inference_mode()
     def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
@@ -238,7 +234,7 @@ class DenseEngine:
 
     # The forward
 
-    def _forward(self, plan: Plan, x: Tensor, limit: Tensor, spoken: _Spoken | None = None) -> Tensor:
+    def _forward(self, plan: Plan, x: Tensor, limit: Tensor, watch: Watch = _blind) -> Tensor:
         cos, sin = self._cos[plan.positions], self._sin[plan.positions]
         mask = self._mask(plan, limit).to(x.dtype)
         rows, length, heads = self._max_rows, self._max_length, self.config.num_heads
@@ -248,8 +244,7 @@ class DenseEngine:
             for cache, new in ((self._keys[layer], k), (self._values[layer], v)):
                 cache.index_copy_(0, plan.places, new.flatten(1))
                 sides.append(cache[:-1].view(rows, length, heads, -1)[plan.slots, : plan.keys].transpose(1, 2))  # [N, H, L, E]
-            if spoken is not None and layer in self._aligned:
-                spoken.add(self._aligned[layer], q, sides[0], self.config.conditioning_length)
+            watch(layer, q, sides[0])
             q = q if plan.pad is None else q[plan.pad]
             q = q.view(plan.rows, plan.queries, heads, -1).transpose(1, 2)  # [N, H, Q, E]
             mixed = F.scaled_dot_product_attention(q, *sides, attn_mask=mask).transpose(1, 2).reshape(-1, self._inner)

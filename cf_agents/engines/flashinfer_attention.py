@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cf_agents.engines.paged_attention import Cache
+from cf_agents.engines.paged_attention import Cache, Watch, blind
 from cf_agents.engines.paged_plan import Ints, PagedPlan, RowTable, page_lists
 from cf_agents.models.t3 import T3, Layer, RMSNorm, rotary_table
 
@@ -66,9 +66,11 @@ class FlashInferAttention:
         self._plan(kept.wrapper, table, plan.request_slots, plan.request_kv, widths, causal=False)
         return kept
 
-    def hidden(self, cache: Cache, kept: FlashInferPlan, x: Tensor, positions: Tensor, places: Tensor) -> Tensor:
+    def hidden(
+        self, cache: Cache, kept: FlashInferPlan, x: Tensor, positions: Tensor, places: Tensor, watch: Watch = blind
+    ) -> Tensor:
         """See `Attention.hidden`."""
-        return self._forward(cache, kept.wrapper, x, positions, places)
+        return self._forward(cache, kept.wrapper, x, positions, places, watch)
 
     def _forward(
         self,
@@ -77,6 +79,7 @@ class FlashInferAttention:
         x: Tensor,
         positions: Tensor,
         places: Tensor,
+        watch: Watch = blind,
     ) -> Tensor:
         """The backbone of `T3`, with the residual added where the next norm reads it."""
         heads, inner = cache.heads, cache.heads * cache.head_dim
@@ -93,7 +96,9 @@ class FlashInferAttention:
             keys.index_copy_(0, places, k)
             values.index_copy_(0, places, v)
             paged = tuple(side.view(-1, cache.page_size, heads, cache.head_dim) for side in (keys, values))
-            mixed = wrapper.run(q.view(-1, heads, cache.head_dim), paged)
+            q = q.view(-1, heads, cache.head_dim)
+            watch(layer.index, q)
+            mixed = wrapper.run(q, paged)
             h = self._add_and_norm(out(mixed.flatten(1)), residual, layer.post_attention_layernorm)
             x = down(self._kernels.silu_and_mul(into_ffn(h)))
         return self._add_and_norm(x, residual, self._t3.tfmr.norm)

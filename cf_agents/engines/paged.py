@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from cf_agents.config import T3Config
+from cf_agents.engines.aligned import AlignedScores
 from cf_agents.engines.base import Prefix, Row, Scored
 from cf_agents.engines.paged_attention import A, Attention, Cache
 from cf_agents.engines.paged_plan import PagedPlan, RowTable, Shape, bucketed, own_shape, score_plan
 from cf_agents.engines.pages import ZERO_PAGE, PagePool
-from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix
+from cf_agents.engines.pool import MOST_NULLS, MOST_VOICES, Recent, check_free, check_prefix, heads_by_layer
 from cf_agents.errors import EngineFull
 from cf_agents.models.t3 import T3, prior
 
@@ -42,7 +43,10 @@ MAX_LENGTH = 1024
 MOST_BLOCK = 128
 """The largest block that decoding knobs allow."""
 _MOST_SHAPES = 256
-_INPUTS = ("slots", "ids", "positions", "local", "places", "head_at", "clean_at", "clean_slots")
+_INPUTS = (
+    *("slots", "ids", "positions", "local", "places", "head_at", "clean_at", "clean_slots"),
+    *("text_places", "text_counts"),
+)
 
 
 @dataclass(eq=False)
@@ -115,6 +119,10 @@ class PagedEngine(Generic[A]):
         self._pool = PagePool(pages)
         self._cache = Cache(config, pages, PAGE_SIZE, t3.device, t3.dtype)
         self._table = RowTable.empty(max_rows, max_length, PAGE_SIZE, MOST_BLOCK)
+        self._aligned = heads_by_layer(config)
+        first = config.conditioning_length
+        most = min(config.max_text_tokens, max_length - first) if self._aligned else 0
+        self._texts = range(first, first + most)
         self._shift = torch.zeros(max_rows + 1, config.hidden_size, device=t3.device, dtype=t3.dtype)
         self._free = list(range(max_rows))
         self._voices: Recent[str, _Template] = Recent(MOST_VOICES, self._forget)
@@ -199,7 +207,7 @@ class PagedEngine(Generic[A]):
         if shape is None:
             own = own_shape(self._table, slots, width)
             shape = bucketed(own) if self._pad_held else own
-        plan = score_plan(self._table, slots, counts, shape)
+        plan = score_plan(self._table, slots, counts, shape, self._texts)
         key = self._attention.key(plan)
         kept = self._prepared.get((plan.shape, key))
         self._last = None
@@ -219,12 +227,24 @@ class PagedEngine(Generic[A]):
         views, shape = prepared.views, prepared.shape
         ids = torch.cat([views["ids"], tokens.flatten().clamp(min=0)])
         x = self._t3.embed_speech(ids, views["local"])
-        hidden = self._attention.hidden(self._cache, prepared.attention, x, views["positions"], views["places"])
+        aligned = None
+        if self._aligned:
+            seen = torch.arange(len(self._texts), device=x.device) < views["text_counts"][:, None, None]
+            aligned = AlignedScores(seen)
+
+        def watch(layer: int, q: Tensor) -> None:
+            if aligned is not None and layer in self._aligned:
+                keys = self._cache.keys[layer][views["text_places"]].view(shape.rows, -1, *q.shape[1:])
+                asked = q[len(q) - shape.rows * shape.width :].view(shape.rows, shape.width, *q.shape[1:])
+                aligned.add(self._aligned[layer], asked, keys)
+
+        hidden = self._attention.hidden(self._cache, prepared.attention, x, views["positions"], views["places"], watch)
         states = torch.cat([hidden, self._shift[views["slots"]]])
         logits = self._t3.head(states[views["head_at"]])
         if shape.held:
             self._shift.index_copy_(0, views["clean_slots"], hidden[views["clean_at"]])
-        return Scored(logits.float().view(shape.rows, shape.width, -1))
+        places = None if aligned is None else aligned.places()
+        return Scored(logits.float().view(shape.rows, shape.width, -1), places)
 
     def settle(self, rows: Sequence[Row | None]) -> None:
         """Host work after `forward`: what rows held back is now their past."""
@@ -256,7 +276,8 @@ class PagedEngine(Generic[A]):
             raise
         row = PagedRow(heapq.heappop(self._free), [*begun[:full], *own], capacity, self._table)
         try:
-            self._table.begin(row.slot, row.pages, start)
+            text = 1 if prefix.conditioning is None else len(prefix.text_ids)
+            self._table.begin(row.slot, row.pages, start, text)
             if len(begun) > full:
                 self._cache.copy_page(begun[full], row.pages[full])
             if template is not None and template.hidden is not None:

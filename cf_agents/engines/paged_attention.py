@@ -5,7 +5,7 @@ Shapes: R requests, T queries of all requests end to end, L layers, P pages, S p
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -40,6 +40,13 @@ class Cache:
 
 A = TypeVar("A")
 
+Watch = Callable[[int, Tensor], None]
+"""Told of a layer and its queries [T, H, E], once its keys are in the cache."""
+
+
+def blind(layer: int, q: Tensor) -> None:
+    """Watches nothing."""
+
 
 class Attention(Protocol[A]):
     """The layers' forward over one plan, A being what it keeps on the device of a plan.
@@ -59,7 +66,7 @@ class Attention(Protocol[A]):
         """What `hidden` needs of `plan`; put into `kept`, of the same shape and key, where that is given."""
         ...
 
-    def hidden(self, cache: Cache, kept: A, x: Tensor, positions: Tensor, places: Tensor) -> Tensor:
+    def hidden(self, cache: Cache, kept: A, x: Tensor, positions: Tensor, places: Tensor, watch: Watch = blind) -> Tensor:
         """Embeddings [T, C], positions and flat places [T] to final hidden states [T, C]; keys and values are written."""
         ...
 
@@ -110,7 +117,9 @@ class TorchAttention:
         kept.kv.copy_(fresh.kv)
         return kept
 
-    def hidden(self, cache: Cache, kept: Gathered, x: Tensor, positions: Tensor, places: Tensor) -> Tensor:
+    def hidden(
+        self, cache: Cache, kept: Gathered, x: Tensor, positions: Tensor, places: Tensor, watch: Watch = blind
+    ) -> Tensor:
         """See `Attention.hidden`."""
         unseen = torch.arange(kept.places.shape[1], device=x.device) >= kept.kv[:, None]
         mask = torch.zeros((), device=x.device, dtype=x.dtype).masked_fill(unseen, -torch.inf)[:, None, None]  # [R, 1, 1, keys]
@@ -119,6 +128,7 @@ class TorchAttention:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.keys[layer].index_copy_(0, places, k.flatten(1))
             cache.values[layer].index_copy_(0, places, v.flatten(1))
+            watch(layer, q)
             groups = ((q[:split], slice(0, held)), (q[split:], slice(held, None)))
             mixed = [self._attend(cache, layer, part, kept.places[rows], mask[rows]) for part, rows in groups if len(part)]
             return torch.cat(mixed)

@@ -54,21 +54,24 @@ class RowTable:
     """[slots + 1, most block] a finished block that the next forward carries."""
     held_count: Ints
     """[slots + 1]"""
+    text: Ints
+    """[slots + 1] places of the row's text, at least 1."""
 
     @classmethod
     def empty(cls, slots: int, max_length: int, page_size: int, most_block: int) -> RowTable:
         pages = np.full((slots + 1, -(-max_length // page_size)), SCRATCH_PAGE, np.int64)
         zeros = np.zeros(slots + 1, np.int64)
-        return cls(page_size, pages, zeros, np.zeros((slots + 1, most_block), np.int64), zeros.copy())
+        return cls(page_size, pages, zeros, np.zeros((slots + 1, most_block), np.int64), zeros.copy(), zeros + 1)
 
     @property
     def scratch(self) -> int:
         """The slot of the scratch row."""
         return len(self.cached) - 1
 
-    def begin(self, slot: int, pages: Sequence[int], cached: int) -> None:
-        """Slot `slot` now holds a row that begins with `cached` places of `pages`."""
+    def begin(self, slot: int, pages: Sequence[int], cached: int, text: int = 1) -> None:
+        """Slot `slot` now holds a row that begins with `cached` places of `pages`; its text takes `text` of them."""
         self.clear(slot)
+        self.text[slot] = text
         self.pages[slot, : len(pages)] = pages
         self.cached[slot] = cached
 
@@ -76,6 +79,7 @@ class RowTable:
         """What `slot` held is gone."""
         self.pages[slot] = SCRATCH_PAGE
         self.cached[slot] = self.held_count[slot] = 0
+        self.text[slot] = 1
 
     def places(self, slots: Ints, positions: Ints) -> Ints:
         """Flat places in the pool of positions [n, q] of slots [n]; a position past the table's end is the scratch page's."""
@@ -110,6 +114,10 @@ class PagedPlan:
     """[M] last clean state of each row that carries a block."""
     clean_slots: Ints
     """[M] and the slots they belong to."""
+    text_places: Ints
+    """[N W] flat places of the rows' texts, where they are asked for."""
+    text_counts: Ints
+    """[N] how many of them are of the row's own text."""
 
 
 def rows_bucket(rows: int) -> int:
@@ -134,10 +142,10 @@ def bucketed(shape: Shape) -> Shape:
     return shape._replace(held=next(held for held in held_buckets(shape.rows) if held >= shape.held))
 
 
-def score_plan(table: RowTable, slots: Ints, sizes: Ints, shape: Shape) -> PagedPlan:
+def score_plan(table: RowTable, slots: Ints, sizes: Ints, shape: Shape, texts: range = range(0)) -> PagedPlan:
     """Lay out the blocks that `slots` [N] hold back, where they do, and open blocks of `sizes` [N] tokens behind them.
 
-    shape: `own_shape` or larger.
+    shape: `own_shape` or larger. texts: positions at which texts lie, the longest there may be; none if nobody looks at them.
     """
     carried = table.held_count[slots]
     (who,) = np.nonzero(carried)
@@ -175,6 +183,8 @@ def score_plan(table: RowTable, slots: Ints, sizes: Ints, shape: Shape) -> Paged
         head_at=head_at.ravel(),
         clean_at=clean_at,
         clean_slots=held_rows,
+        text_places=table.places(slots, np.tile(np.array(texts, np.int64), (len(slots), 1))).ravel(),
+        text_counts=table.text[slots],
     )
 
 

@@ -39,12 +39,6 @@ def make(request: pytest.FixtureRequest) -> MakeEngine:
     return BACKENDS[request.param]
 
 
-@pytest.fixture(params=["dense", "mlx"])
-def make_aligned(request: pytest.FixtureRequest) -> MakeEngine:
-    """Engines that tell text places."""
-    return BACKENDS[request.param]
-
-
 @pytest.fixture(scope="module")
 def t3() -> T3:
     return small_t3()
@@ -220,9 +214,9 @@ def test_half_precision_stays_near(make: MakeEngine, t3: T3) -> None:
         assert float((found[n] - wanted).pow(2).mean().sqrt() / wanted.std()) < 0.03
 
 
-def test_places_are_where_the_aligned_heads_of_a_whole_forward_look(make_aligned: MakeEngine, t3: T3) -> None:
+def test_places_are_where_the_aligned_heads_of_a_whole_forward_look(make: MakeEngine, t3: T3) -> None:
     """Alone and among rows of other texts, blocks behind and block sizes, null rows between, in an order unlike the slots'."""
-    engine = make_aligned(config=ALIGNED)
+    engine = make(config=ALIGNED)
     whats = [prefix(5, 1, voice=1), prefix(90, 2, voice=2), prefix(41, 3).null(), prefix(41, 3)]
     rows = engine.open(whats)
     pasts: list[list[list[int]]] = [[block(10)], [], [block(12)], [block(12), block(13)]]
@@ -246,9 +240,9 @@ def test_places_are_where_the_aligned_heads_of_a_whole_forward_look(make_aligned
     assert max(float(each.std()) for each in wanted) > 0.5, "places that do not differ show nothing"
 
 
-def test_a_row_that_takes_anothers_slot_has_a_text_of_its_own(make_aligned: MakeEngine, t3: T3) -> None:
+def test_a_row_that_takes_anothers_slot_has_a_text_of_its_own(make: MakeEngine, t3: T3) -> None:
     """The two are alike in length, one by its text and one by a block more."""
-    engine = make_aligned(config=ALIGNED, max_rows=1)
+    engine = make(config=ALIGNED, max_rows=1)
     for text, past in ((5, [block(1)]), (21, [])):
         (row,) = engine.open([prefix(text)])
         for ids in past:
