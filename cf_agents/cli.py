@@ -1,9 +1,10 @@
-"""The command line: `cf-agents say`, `voice` and `doctor`. Parses, and turns errors into messages; knows no work itself."""
+"""The command line: `cf-agents say`, `serve`, `voice` and `doctor`. Parses, makes messages of errors; knows no work itself."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from cf_agents.cli_say import say
 
                 return say(args, _knobs(args), console)
+            case "serve":
+                from cf_agents.cli_serve import serve
+
+                serve(args, console)
             case "doctor":
                 from cf_agents.doctor import report
 
@@ -72,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"cf-agents {cf_agents.__version__}")
     commands = top.add_subparsers(dest="command", required=True)
     _say_parser(commands.add_parser("say", help="speak a text, standard input as it arrives, or many texts at once"))
+    _serve_parser(commands.add_parser("serve", help="one engine for every process of this user that attaches to a socket"))
     voice = commands.add_parser("voice", help="make a voice of a recording, or look at one")
     actions = voice.add_subparsers(dest="action", required=True)
     make = actions.add_parser("make", help="make a voice of at least 3 s of clean speech")
@@ -101,16 +107,30 @@ def _say_parser(say: argparse.ArgumentParser) -> None:
     say.add_argument("--encoding", choices=get_args(Encoding), default="s16le", help="of the output; mulaw and alaw are G.711")
     say.add_argument("--lead", type=float, metavar="S", help="how far synthesis runs ahead of playback; no limit into a file")
     say.add_argument("--quiet", action="store_true", help="no figures and no timeline")
-    say.add_argument("--backend", choices=get_args(Backend), default="auto")
-    say.add_argument("--dtype", choices=get_args(Dtype), default="auto")
-    say.add_argument("--quantise", type=int, choices=get_args(Quantise), help="bits of the decoder's weights, with mlx")
-    say.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
-    say.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
+    _machine(say)
     say.add_argument("--streams", type=int, default=8, metavar="N", help="texts of --file spoken at the same time")
     say.add_argument("--preset", choices=list(PRESETS), help="decoding knobs to start from; the model's own if not given")
     for name, (kind, meaning) in _KNOBS.items():
         say.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
     _common(say)
+
+
+def _serve_parser(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where TTS.attach finds it")
+    serve.add_argument("--idle", type=float, default=math.inf, metavar="S", help="end after so long without a client")
+    serve.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    serve.add_argument("--streams", type=int, default=8, metavar="N", help="spoken at the same time, of all clients together")
+    _machine(serve)
+    _common(serve)
+
+
+def _machine(command: argparse.ArgumentParser) -> None:
+    """What runs the model."""
+    command.add_argument("--backend", choices=get_args(Backend), default="auto")
+    command.add_argument("--dtype", choices=get_args(Dtype), default="auto")
+    command.add_argument("--quantise", type=int, choices=get_args(Quantise), help="bits of the decoder's weights, with mlx")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
+    command.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
 
 
 def _common(command: argparse.ArgumentParser) -> None:

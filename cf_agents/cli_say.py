@@ -184,7 +184,7 @@ def _folder(name: str) -> Path:
 @asynccontextmanager
 async def _load(args: argparse.Namespace, console: Console) -> AsyncIterator[TTS]:
     async with contextlib.AsyncExitStack() as stack:
-        with _told(console, args.quiet) as progress:
+        with told(console, args.quiet) as progress:
             tts = TTS.load(
                 args.model,
                 backend=args.backend,
@@ -204,7 +204,8 @@ async def _load(args: argparse.Namespace, console: Console) -> AsyncIterator[TTS
 
 
 @contextmanager
-def _told(console: Console, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+def told(console: Console, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """What `TTS.load` takes as its progress, shown while the block lasts."""
     if quiet:
         yield None
         return

@@ -99,10 +99,10 @@ class _Attached:
                 started = True
         return None
 
-    def stranger(self, version: int) -> CfAgentsError:
+    def stranger(self) -> CfAgentsError:
         return ServerMismatch(
-            f"The server on {self._address.path} speaks version {version} of the protocol, and this process version "
-            f"{WIRE_VERSION}: end the server and let the same cf_agents start another, or give another path."
+            f"The server on {self._address.path} is of another cf_agents, which does not speak protocol {WIRE_VERSION}: "
+            "end it and let this one start another, or give another path."
         )
 
     def abandon(self) -> None:

@@ -19,6 +19,8 @@ from cf_agents.links.wire import Message, encode, read_message
 
 BACKLOG_BYTES = 8 * 2**20
 """What one owner may have waiting: almost three minutes of audio."""
+READ_BYTES = 2**17
+"""Taken from the socket at once: a block of audio in one piece."""
 JOIN_S = 1.0
 
 
@@ -49,7 +51,7 @@ class Channel:
     def connect(self, end: socket.socket) -> None:
         """Go on over `end`; what waits goes first. Once, by the thread that receives."""
         with self._changed:
-            self._socket, self._file = end, end.makefile("rb")
+            self._socket, self._file = end, io.BufferedReader(socket.SocketIO(end, "r"), READ_BYTES)
             while self._backlog and not self._broken:
                 frame, owner = self._backlog.popleft()
                 rest = self._send_now(frame)

@@ -73,7 +73,7 @@ class Far(Protocol):
         """A socket to it, however long that takes; None when `closed` was set meanwhile. Raises `CfAgentsError`, `OSError`."""
         ...
 
-    def stranger(self, version: int) -> CfAgentsError:
+    def stranger(self) -> CfAgentsError:
         """What to raise when it speaks another version of the wire."""
         ...
 
@@ -102,6 +102,7 @@ class _Line:
     channel: Channel = field(default_factory=Channel)
     voices: OrderedDict[str, None] = field(default_factory=OrderedDict)
     sessions: dict[int, _FarSession] = field(default_factory=dict)
+    greeted: bool = False
     ready_s: float | None = None
     error: CfAgentsError | None = None
     """What it said last, if it could not load, or why it is of no use."""
@@ -258,7 +259,12 @@ class FarLink:
                 self._take(line, message)
         except CfAgentsError as error:
             line.error = error
-        except (OSError, WireError) as error:
+        except WireError as error:
+            # Another version's hello may be written in another way.
+            unusable = BackendUnavailable(f"The process that speaks could not be understood: {error}.")
+            line.error = unusable if line.greeted else line.far.stranger()
+            logger.error("The process that speaks could not be understood.", exc_info=True)
+        except OSError as error:
             line.error = BackendUnavailable(f"The process that speaks could not be used: {error}.")
             logger.error("The process that speaks could not be used.", exc_info=True)
 
@@ -270,7 +276,8 @@ class FarLink:
                     session.deliver(event)
             case Hello(version):
                 if version != WIRE_VERSION:
-                    raise line.far.stranger(version)
+                    raise line.far.stranger()
+                line.greeted = True
             case Progress(text):
                 self._tell(text)
             case Ready():

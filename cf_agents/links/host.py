@@ -22,7 +22,7 @@ from cf_agents.links.channel import Channel
 from cf_agents.links.guest import Guest
 from cf_agents.links.shelf import Shelf
 from cf_agents.links.thread import ThreadLink
-from cf_agents.links.wire import Hello, LoadFailed, Progress, Ready
+from cf_agents.links.wire import About, Hello, LoadFailed, Progress, Ready
 from cf_agents.voice import Voice
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class Speaker:
     """What a `Factory` built."""
 
     link: ThreadLink
-    about: object
-    """What `Ready` says of it: plain data, or a `serving.Served`."""
+    about: About
+    """What `Ready` says of it."""
     voices: tuple[Voice, ...] = ()
     """Those that it has spoken with already, and need not prepare again."""
 

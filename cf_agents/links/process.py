@@ -64,7 +64,7 @@ class _Child:
                 raise
         return near
 
-    def stranger(self, version: int) -> CfAgentsError:
+    def stranger(self) -> CfAgentsError:
         return BackendUnavailable("cf_agents was changed on disk while this process ran; start it again.")
 
     def abandon(self) -> None:

@@ -20,6 +20,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from cf_agents.errors import Busy, ServerError, ServerExists, StreamClosed
 from cf_agents.links.address import Address, Lock, check_peer
@@ -39,28 +41,35 @@ JOIN_S = 10.0
 """For the clients' threads, at the end."""
 
 
-def claim(path: str | os.PathLike[str]) -> tuple[Address, Lock]:
-    """Be the server of a path. Raises `ServerExists` when there is one, and as `Address` does."""
+@contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[tuple[Address, Lock]]:
+    """Be the server of a path while the block lasts. Raises `ServerExists` when there is one, and as `Address` does."""
     address = Address(path)
     lock = address.lock()
     if lock is None:
         pid = address.pid()
         who = f"A server (process {pid})" if pid is not None else "A server"
         raise ServerExists(f"{who} is on {address.path} already: use it with TTS.attach, end it, or give another path.")
-    return address, lock
+    try:
+        yield address, lock
+    finally:
+        lock.release()
 
 
 class Server:
-    """Listens on an address and lets clients speak with a host. Takes over the lock, and releases it when `run` is over.
+    """Listens on an address, whose lock it has, and lets clients speak with a host.
 
-    idle_s: how long it stays without a client.
+    idle_s: how long it stays without a client. ready: called, on another thread, when there is something to speak with.
     """
 
-    def __init__(self, address: Address, lock: Lock, host: Host, idle_s: float = math.inf) -> None:
+    def __init__(
+        self, address: Address, lock: Lock, host: Host, idle_s: float = math.inf, ready: Callable[[], None] = lambda: None
+    ) -> None:
         self._address = address
         self._lock = lock
         self._host = host
         self._idle_s = idle_s
+        self._ready = ready
         self._state = threading.Lock()
         self._clients: dict[Channel, threading.Thread] = {}
         self._left_s = time.monotonic() + FIRST_S
@@ -96,7 +105,6 @@ class Server:
         finally:
             self._near.close()
             self._far.close()
-            self._lock.release()
 
     def stop(self) -> None:
         """Let `run` come to its end. For any thread, and for a signal handler."""
@@ -152,7 +160,9 @@ class Server:
             thread.start()
 
     def _load(self) -> None:
-        if not self._host.load():
+        if self._host.load():
+            self._ready()
+        else:
             logger.error("Nothing to speak with: %s", self._host.error)
             self.stop()
 
@@ -203,10 +213,14 @@ def main() -> None:
     descriptor, path, idle_s, factory, arguments = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     address = Address(path)
-    server = Server(address, address.inherited(int(descriptor)), Host(factory, json.loads(arguments)), float(idle_s))
+    lock = address.inherited(int(descriptor))
+    server = Server(address, lock, Host(factory, json.loads(arguments)), float(idle_s))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    server.run()
+    try:
+        server.run()
+    finally:
+        lock.release()
     with contextlib.suppress(OSError):
         if address.log.stat().st_size == 0:
             address.log.unlink()

@@ -95,6 +95,9 @@ def frame(header: object, blob: bytes = b"") -> bytes:
     return struct.pack("<II", len(data), len(blob)) + data + blob
 
 
+SEGMENT = ["Segment", 0, "Hi.", ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "causal", None, None], 5]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -106,17 +109,38 @@ def frame(header: object, blob: bytes = b"") -> bytes:
         struct.pack("<II", 3, 0) + b"\xff{}",
         frame(3),
         frame({"session": 1}),
-        frame(["object", "Path", {}]),
-        frame(["object", "Close", {}]),
-        frame(["object", "Close", {"session": 1, "more": 2}]),
-        frame(["object", "Block", {"tokens": 1, "steps": 1, "began_s": 0, "decoded_s": 0, "sent_s": 0}]),
-        frame(["object", "Submit", {"session": 1, "segment": ["object", "DecodeParams", {"steps": 0}]}]),
+        frame([]),
+        frame([[]]),
+        frame(["Path"]),
+        frame(["Close"]),
+        frame(["Close", 1, 2]),
+        frame(["Close", "1"]),
+        frame(["Close", True]),
+        frame(["Close", [1]]),
+        frame(["Block", 1, 1, 0, 0, 0]),
+        frame(["Open", 1, "0f", "2"]),
+        frame(["Open", 1, None, 2.0]),
+        frame(["Submit", 1, [*SEGMENT[:2], 7, *SEGMENT[3:]]]),
+        frame(["Submit", 1, [*SEGMENT[:3], ["DecodeParams", 0, 0.2, 0.5, 1.0, 0.5, 1.0, "causal", None, None], 5]]),
+        frame(["Submit", 1, [*SEGMENT[:3], ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "usual", None, None], 5]]),
+        frame(["Submit", 1, [*SEGMENT[:3], None, 5]]),
+        frame(["Submit", 1, [*SEGMENT[:4], 5.5]]),
+        frame(["Happened", 1, ["Close", 1]]),
+        frame(["Happened", 1, ["Failed", "no"]]),
+        frame(["Happened", 1, ["Failed", ["TextError", "no", []]]]),
         frame(["call", "os.system", "true"]),
+        struct.pack("<II", 100_000, 0) + b"[" * 100_000,
     ],
 )
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         read_all(data)
+
+
+def test_what_is_refused_is_else_a_message() -> None:
+    """The cases above fail for what is wrong in them, and not for their form."""
+    (got,) = read_all(frame(["Submit", 1, SEGMENT]))
+    assert got == Submit(1, Segment(0, "Hi.", replace(DecodeParams.preset("paper"), guidance=1.0), 5))
 
 
 def test_frames_are_bounded_where_they_are_made() -> None:
@@ -125,6 +149,6 @@ def test_frames_are_bounded_where_they_are_made() -> None:
 
 
 def test_an_unknown_error_is_still_one() -> None:
-    (got,) = read_all(frame(["object", "LoadFailed", {"error": ["error", "FromTheFuture", "Hm.", {}]}]))
+    (got,) = read_all(frame(["LoadFailed", ["FromTheFuture", "Hm.", {}]]))
     assert isinstance(got, LoadFailed)
     assert type(got.error) is SynthesisFailed
