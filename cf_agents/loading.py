@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -73,7 +74,7 @@ def warm_up(link: ThreadLink, voice: Voice, config: ModelConfig, progress: Calla
         session.close()
 
     session = link.open_from(lambda call: call(), voice, math.inf, receive)
-    session.submit(Segment(0, "hello.", DecodeParams(steps=1, max_tokens=config.t3.block_size), 0))
+    session.submit(Segment(0, "hello.", replace(config.decoding, steps=1, max_tokens=config.t3.block_size), 0))
     over.wait()
     if failures:
         link.close()

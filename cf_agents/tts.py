@@ -181,7 +181,7 @@ class TTS:
         quantise: Quantise | None = None,
         max_streams: int = 8,
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
-        params: DecodeParams | str = "released",
+        params: DecodeParams | str | None = None,
         lead_s: float = DEFAULT_LEAD_S,
         revision: str | None = None,
         local_files_only: bool = False,
