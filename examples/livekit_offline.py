@@ -70,13 +70,13 @@ class Recorder(AudioOutput):
         self._waiting: list[rtc.AudioFrame] = []
         self._coming = asyncio.Event()
         self._played_s = 0.0
-        self._ended = False
+        self._speaking = self._ended = False
         self.heard = asyncio.Event()
         self._player = asyncio.create_task(self._play())
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
         await super().capture_frame(frame)
-        self._ended = False
+        self._speaking, self._ended = True, False
         self._waiting.append(frame)
         self._coming.set()
 
@@ -86,10 +86,9 @@ class Recorder(AudioOutput):
         self._coming.set()
 
     def clear_buffer(self) -> None:
-        if self._waiting or self._played_s:
-            self._waiting.clear()
-            # Told when the session has ended its text too, which it does next.
-            asyncio.get_running_loop().call_soon(self._finish, True)
+        self._waiting.clear()
+        # Told when the session has ended its text too, which it does next.
+        asyncio.get_running_loop().call_soon(self._finish, True)
 
     async def aclose(self) -> None:
         self._player.cancel()
@@ -108,9 +107,9 @@ class Recorder(AudioOutput):
                 self._played_s += frame.duration
                 assert self._began is not None
                 await asyncio.sleep(self._began + self._file.duration_s - time.monotonic())
-            elif self._ended and self._played_s:
-                self._finish(interrupted=False)
             else:
+                if self._ended:
+                    self._finish(interrupted=False)
                 self._coming.clear()
 
     def _write(self, frame: rtc.AudioFrame) -> None:
@@ -122,8 +121,9 @@ class Recorder(AudioOutput):
         self._file.write(bytes(frame.data))
 
     def _finish(self, interrupted: bool) -> None:
-        played_s, self._played_s = self._played_s, 0.0
-        self.on_playback_finished(playback_position=played_s, interrupted=interrupted)
+        if self._speaking:
+            played_s, self._played_s, self._speaking = self._played_s, 0.0, False
+            self.on_playback_finished(playback_position=played_s, interrupted=interrupted)
 
 
 class Screen(TextOutput):
