@@ -151,6 +151,7 @@ class FakeVocoder:
         self, states: Sequence[FakeState], tokens: Sequence[Sequence[int]], last: Sequence[bool]
     ) -> list[NDArray[np.float32]]:
         assert not any(state.ended for state in states)
+        assert len({id(state) for state in states}) == len(states)
         self.on_step([state.seed for state in states])
         return [self._piece(*each) for each in zip(states, tokens, last, strict=True)]
 

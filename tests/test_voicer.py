@@ -181,6 +181,47 @@ def test_a_cancel_silences_what_is_in_the_vocoder_and_drops_what_waits_for_it(ga
     assert not any(2 in batch for batch in gate.batches)
 
 
+def test_a_cancel_silences_while_the_scheduler_is_in_a_step(gate: Gate) -> None:
+    inside, first = gate.shut_in(1)
+    entered, leave, said = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(seeds: list[int]) -> None:
+        entered.set()
+        assert leave.wait(10.0)
+
+    gate.decoder.on_step = hold
+    other, second = gate.speech()
+    gate.say(other, 2, ids=1)
+    assert entered.wait(10.0)
+    say = inside.say
+    inside.say = lambda audio: (say(audio), said.set())  # type: ignore[method-assign,assignment]
+    gate.scheduler.cancel(inside)
+    gate.release()
+    assert said.wait(10.0)
+    assert first.events == []
+    leave.set()
+    finished(second, 2, 1)
+    first.wait_for(lambda: first.closed)
+    assert first.events == [Closed()]
+
+
+def test_two_blocks_of_a_speech_are_voiced_one_after_the_other(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    speech, listener = gate.speech()
+    gate.say(speech, 1, ids=1)
+    finished(listener, 1, 1)
+    gate.shut_in(9)
+    gate.say(speech, 2, ids=9, index=1)
+    gate.until_decoded(2, 4)
+    other, second = gate.speech()
+    gate.say(other, 3, ids=1)
+    gate.until_decoded(3, 2)
+    gate.release()
+    finished(second, 3, 1)
+    listener.wait_for(lambda: listener.segments_done() == 2)
+    np.testing.assert_array_equal(listener.sound(1), whole(2, 9))
+    assert "failed" not in caplog.text
+
+
 def test_an_error_in_the_vocoder_ends_its_speech_only(gate: Gate) -> None:
     vocode = gate.vocoder.on_step
 
