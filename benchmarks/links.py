@@ -1,10 +1,11 @@
 """What a link costs and what it saves: the thread link beside the process link, on the "tiny" model.
 
-    python -m benchmarks.links [--streams 4] [--seconds 10]
+    python -m benchmarks.links [--streams 4] [--seconds 10] [--plot lag.png]
 
 For each link: the way of a block from the scheduler to the event loop; how late the loop wakes from a sleep of 1 ms beside a
-scheduler that never rests, with and without a busy agent on that loop; from `close` to `Closed`, by when the rows are free. For
-the process link also: from SIGKILL of the worker to the error of the last stream, and to the first audio of a new one.
+scheduler that never rests, with and without a busy agent on that loop; from `close` to `Closed`, by when the rows are free;
+from a stream's `cancel` to the end of its reader's loop, which is silence. For the process link also: from SIGKILL of the
+worker to the error of the last stream, and to the first audio of a new one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from cf_agents.config import DecodeParams
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
 from cf_agents.links.process import ProcessLink
 from cf_agents.serving import MODEL_FACTORY, load_model
+from cf_agents.stream import Stream
 from cf_agents.voice import Voice
+
+Series = list[tuple[str, list[float]]]
+"""What was measured, by name, in seconds."""
 
 PARAMS = DecodeParams(max_tokens=400)
 TEXT = "the quick brown fox jumps over the lazy dog, and then does it again."
@@ -83,6 +88,34 @@ class Speaker:
         return self.over_s - began
 
 
+async def silence(link: Link, voice: Voice, seed: int) -> float:
+    """Seconds from `cancel` until the stream's reader, in a task of its own, knows that nothing comes any more."""
+    ended_s, chunks, cancelled = 0.0, 0, False
+    taken = anyio.Event()
+
+    async def read() -> None:
+        nonlocal ended_s, chunks
+        async for _ in stream:
+            assert not cancelled, "a chunk came after the cancel"
+            chunks += 1
+            if chunks == 2:
+                taken.set()
+        ended_s = time.monotonic()
+
+    async with (
+        Stream(link, voice, params=PARAMS, seed=seed, lead_s=math.inf) as stream,
+        anyio.create_task_group() as group,
+    ):
+        stream.write(TEXT * 2)
+        stream.end()
+        group.start_soon(read)
+        await taken.wait()
+        await anyio.sleep(0.01 * (seed % 7))
+        began, cancelled = time.monotonic(), True
+        stream.cancel_nowait()
+    return ended_s - began
+
+
 async def lags(seconds: float, work_s: float) -> list[float]:
     """How late the loop wakes, over and over; `work_s` of Python every 10 ms stand for a busy agent."""
     late: list[float] = []
@@ -99,33 +132,36 @@ async def lags(seconds: float, work_s: float) -> list[float]:
     return late
 
 
-def row(name: str, values_s: list[float]) -> None:
+def row(name: str, values_s: list[float], series: Series) -> None:
+    series.append((name, values_s))
     p50, p99 = np.percentile(values_s, [50, 99]) * 1e3
     print(f"{name:44}{p50:9.2f}{p99:9.2f}{max(values_s) * 1e3:9.2f}{len(values_s):8}", flush=True)
 
 
-async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: argparse.Namespace) -> None:
+async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: argparse.Namespace) -> Series:
+    series: Series = []
     began = time.monotonic()
     link = await anyio.to_thread.run_sync(open_link)
     print(f"\n{kind} link, started in {time.monotonic() - began:.1f} s")
     print(f"{'ms':44}{'p50':>9}{'p99':>9}{'max':>9}{'of':>8}", flush=True)
     try:
-        row("loop lag, nobody speaks", await lags(min(3.0, args.seconds), 0.0))
+        row("loop lag, nobody speaks", await lags(min(3.0, args.seconds), 0.0), series)
         speakers = [Speaker(link, voice) for _ in range(args.streams)]
         await anyio.sleep(2.0)
         for busy_s, name in ((0.0, "an idle agent"), (0.005, "an agent that works half the time")):
             steps, began = sum(speaker.steps for speaker in speakers), time.monotonic()
-            row(f"loop lag, {name}", await lags(args.seconds, busy_s))
+            row(f"loop lag, {name}", await lags(args.seconds, busy_s), series)
             rate = (sum(speaker.steps for speaker in speakers) - steps) / (time.monotonic() - began)
             print(f"    row steps per second: {rate:.0f}", flush=True)
-        row("a block's way to the loop", [way for speaker in speakers for way in speaker.ways_s])
+        row("a block's way to the loop", [way for speaker in speakers for way in speaker.ways_s], series)
         free = []
         for _ in range(args.cancels):
             speaker = speakers.pop(0)
             free.append(await speaker.close())
             speakers.append(Speaker(link, voice))
             await anyio.sleep(0.03)
-        row("from close() to rows free, and known", free)
+        row("from close() to rows free, and known", free, series)
+        row("from cancel() to silence", [await silence(link, voice, seed) for seed in range(args.cancels)], series)
         if isinstance(link, ProcessLink):
             await kill(link, speakers, voice)
         for speaker in speakers:
@@ -133,6 +169,7 @@ async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: 
                 await speaker.close()
     finally:
         await link.aclose()
+    return series
 
 
 async def kill(link: ProcessLink, speakers: list[Speaker], voice: Voice) -> None:
@@ -154,12 +191,13 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of the loop")
     parser.add_argument("--cancels", type=int, default=100)
+    parser.add_argument("--plot", type=Path, help="the event loop's lag, a PNG (needs matplotlib)")
     parser.add_argument("--weights", type=Path, help='a checkpoint folder other than "tiny", with a default voice')
     args = parser.parse_args()
     folder = args.weights or tiny_folder()
     voice = Voice.load(Checkpoint.open(folder).voices["default"])
     asked = {"backend": "dense", "device": "cpu", "dtype": "float32"}
-    arguments: dict[str, object] = {"folder": str(folder), "max_streams": args.streams + 1, "choose": asked}
+    arguments: dict[str, object] = {"folder": str(folder), "max_streams": args.streams + 2, "choose": asked}
 
     def thread() -> Link:
         return load_model(arguments, lambda _: None).link
@@ -171,8 +209,31 @@ def main() -> None:
 
     print(f"{describe()}; load {os.getloadavg()[0]:.1f}; {args.streams} streams that never rest")
     # The process link first: once torch is here, its threads are too.
-    anyio.run(measure, "process", process, voice, args)
-    anyio.run(measure, "thread", thread, voice, args)
+    found = {
+        "process": anyio.run(measure, "process", process, voice, args),
+        "thread": anyio.run(measure, "thread", thread, voice, args),
+    }
+    if args.plot:
+        plot(found, args.plot)
+
+
+def plot(found: dict[str, Series], target: Path) -> None:
+    """Of the loop's wakes, the share that came later than so many milliseconds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for kind, color in (("process", "tab:blue"), ("thread", "tab:orange")):
+        for (name, values_s), style in zip([each for each in found[kind] if "lag" in each[0]], (":", "-", "--"), strict=True):
+            late_ms = np.sort(values_s)[::-1] * 1e3
+            axes.loglog(np.maximum(late_ms, 0.01), np.arange(1, len(late_ms) + 1) / len(late_ms), style, color=color)
+            axes.lines[-1].set_label(f"{kind} link, {name.removeprefix('loop lag, ')}")
+    axes.axvline(5.0, color="black", lw=0.8, ls=":")
+    axes.set(xlabel="the loop wakes later than, ms", ylabel="share of wakes", title=describe())
+    axes.title.set_fontsize(8)
+    axes.legend(fontsize=8)
+    figure.savefig(target, dpi=100)
+    print(f"\nlag of the event loop: {target}")
 
 
 if __name__ == "__main__":
