@@ -424,17 +424,19 @@ def test_what_is_prepared_makes_way_for_a_speech_that_begins_and_is_said_later()
     speech, listener = bench.speech(lead_s=0.5)
     bench.say(speech, 1, ids=8)
     bench.say(speech, 2, ids=8, index=1)
+    bench.say(speech, 3, ids=8, index=2)
     paused(bench, speech)
     assert bench.decoder.rows_free == 0
     other, heard = bench.speech()
-    bench.say(other, 3)
+    bench.say(other, 4)
     bench.turn()
-    assert bench.decoder.batches[-1] == [3]
+    assert bench.decoder.batches[-1] == [4]
     while bench.turn() is not None:
         bench.clock.now += 0.05
-    np.testing.assert_array_equal(heard.sound(0), whole(3, 2))
-    for index in range(2):
+    np.testing.assert_array_equal(heard.sound(0), whole(4, 2))
+    for index in range(3):
         np.testing.assert_array_equal(listener.sound(index), whole(1 + index, 8))
+    assert bench.decoder.opened == [1, 2, 4, 2, 3]
     assert bench.decoder.rows_free == bench.decoder.pool
 
 
