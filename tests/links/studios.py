@@ -86,8 +86,12 @@ def tokenise(text: str) -> TextIds:
 
 
 def build(arguments: Mapping[str, object], progress: Callable[[str], None]) -> Speaker:
-    """The factory, wherever it runs. `error` in the arguments: fail so; `once`: a file that makes the second load fail."""
+    """The factory, wherever it runs. In the arguments, `error`: fail so; `once`: a file that makes the second load fail;
+    `builds`: a file that grows by a byte each time."""
     progress("Building fakes")
+    if "builds" in arguments:
+        with Path(str(arguments["builds"])).open("ab") as file:
+            file.write(b".")
     match arguments.get("error"):
         case "damaged":
             raise CheckpointDamaged("t3.safetensors is truncated; download it again.")
