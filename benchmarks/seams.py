@@ -3,11 +3,12 @@
     python benchmarks/seams.py                               figures of both voices
     python benchmarks/seams.py --plot docs/pocket-seams.png  and the picture (needs matplotlib)
 
-Long texts go through decoder and vocoder block by block. At every seam, and at random borders of mel frames inside blocks, three
-things are measured: the jump from one sample to the next beside the jumps around it, the change of the spectrum across the place,
-and the energy above 8 kHz in the 5 ms around it beside the 40 ms around it, which is where a click shows. Seams are borders of
-frames too, and these differ from other samples whether or not a block ends there. A rank test (Mann and Whitney 1947) tells
-whether the two kinds of places differ: its p is uniform when they do not. Also: how far the pieces are from the whole.
+Long texts go through decoder and vocoder block by block. At every seam, and at random borders of mel frames inside blocks,
+three things are measured: the jump from one sample to the next beside the jumps around it, the change of the spectrum
+across it, and the energy above 8 kHz in the 5 ms around it beside the 40 ms around it, which is where a click shows. Seams
+are borders of frames too, and these differ from other samples whether or not a block ends there. A rank test (Mann and
+Whitney 1947) tells whether the two kinds of places differ: its p is uniform when they do not. Also: how far the pieces are
+from the whole.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def plot(sounds: list[Sound], compared: dict[str, tuple[NDArray[np.float64], NDA
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure = pyplot.figure(figsize=(13, 6.2), layout="constrained")
+    figure = pyplot.figure(figsize=(14, 6.5), layout="constrained")
     grid = figure.add_gridspec(2, 4)
     sound = sounds[0]
     top = figure.add_subplot(grid[0, :])
@@ -191,7 +192,7 @@ def plot(sounds: list[Sound], compared: dict[str, tuple[NDArray[np.float64], NDA
         axis.set(title=f"{MEASURES[name]}: p = {rank_test(ours, theirs)[1]:.2f}", ylabel="share below", ylim=(0, 1))
         axis.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=70)
     print(f"wrote {path}")
 
 
