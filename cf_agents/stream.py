@@ -44,6 +44,8 @@ MOST_PIECES = 4
 RUNAWAY = (1.6, 1.0)
 """A segment may take this many times its expected length, in a voice that is slow as long as that voice is, and so many seconds
 more. The model now and then misses the end of a text, and what ends it then (see `runaway`) may miss it too."""
+_A_LITTLE_S = 0.005
+"""Timers are not exact, and a lead that is just not low enough would wait again."""
 SLICE_CHARS = 32
 """Text is judged in slices this long, so that the lead that a segment brings counts for what follows it in the same write."""
 
@@ -209,7 +211,7 @@ class Stream:
                 raise self._error
             if self._released:
                 raise StopAsyncIteration
-            await self._next_change()
+            await self._next_change_or_need()
         chunk = self._ready.popleft()
         now = self._clock()
         self._playback.add(chunk.duration_s, now)
@@ -339,6 +341,25 @@ class Stream:
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()
+
+    async def _next_change_or_need(self) -> None:
+        """Wait for an event, or until so little is ahead of the listener that text is wanted which was held for a better cut.
+
+        A writer who pauses brings no event, and the end of a sentence must not wait for the next one.
+        """
+        with anyio.move_on_after(self._held_for_s()) as waiting:
+            await self._next_change()
+        if waiting.cancelled_caught:
+            self._unread.append("")
+            self._pump()
+
+    def _held_for_s(self) -> float | None:
+        """Seconds until the segmenter cuts earlier than now; None where it holds nothing, or cuts as early as can be."""
+        if self._unread or not self._segmenter.pending.strip():
+            return None
+        policy, lead_s = self._segmenter.policy, self._lead_s()
+        below = [lead_s - bound for bound in (policy.high_lead_s, policy.low_lead_s) if lead_s >= bound]
+        return below[0] + _A_LITTLE_S if below else None
 
     def _receive(self, event: Event) -> None:
         match event:

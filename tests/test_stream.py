@@ -696,3 +696,32 @@ def test_a_loop_that_ends_without_closing_gives_the_rows_back(backend: str) -> N
     finally:
         left[0]._released = True
         studio.link.close()
+
+
+async def test_a_short_sentence_is_spoken_when_the_writer_pauses() -> None:
+    """It is held while there is time; nobody writes, flushes or ends, and no audio comes that would look at it again."""
+    clock, chunks = FakeClock(), list[AudioChunk]()
+    async with open_studio() as studio, studio.stream(clock=clock) as stream, anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            async for chunk in stream:
+                chunks.append(chunk)
+
+        async def until(condition: Callable[[], bool]) -> None:
+            for _ in range(5000):
+                if condition():
+                    return
+                await anyio.sleep(0.001)
+            raise AssertionError("it never came true")
+
+        tasks.start_soon(read)
+        stream.write("The first train leaves at nine in the morning from here. ")
+        await until(lambda: bool(chunks) and chunks[-1].last)
+        stream.write("That is all of them. ")
+        clock.now += stream._lead_s() - stream._segmenter.policy.low_lead_s - 0.01
+        await anyio.sleep(0.05)
+        assert len(studio.texts) == 1
+        clock.now += 0.02
+        await until(lambda: len(studio.texts) == 2)
+        assert studio.texts[1] == "That is all of them."
+        tasks.cancel_scope.cancel()

@@ -85,6 +85,11 @@ class Segmenter:
         self._reset()
 
     @property
+    def policy(self) -> SegmentPolicy:
+        """When it cuts."""
+        return self._policy
+
+    @property
     def pending(self) -> str:
         """What was pushed and is in no segment yet."""
         return self._text[self._cut - self._base :]
