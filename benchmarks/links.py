@@ -1,4 +1,4 @@
-"""What a link costs and what it saves: the thread link beside the process link, on the "tiny" model.
+"""What a link costs and what it saves: the thread link beside the process link and the attached one, on the "tiny" model.
 
     python -m benchmarks.links [--streams 4] [--seconds 10] [--plot lag.png]
 
@@ -14,6 +14,7 @@ import argparse
 import math
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from benchmarks.machine import describe
 from cf_agents.builtin import tiny_folder
 from cf_agents.checkpoint import Checkpoint
 from cf_agents.config import DecodeParams
+from cf_agents.links.attached import AttachedLink, Start
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
 from cf_agents.links.process import ProcessLink
 from cf_agents.serving import MODEL_FACTORY, load_model
@@ -162,7 +164,12 @@ async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: 
             await anyio.sleep(0.03)
         row("from close() to rows free, and known", free, series)
         row("from cancel() to silence", [await silence(link, voice, seed) for seed in range(args.cancels)], series)
-        if isinstance(link, ProcessLink):
+        if isinstance(link, AttachedLink):
+            began = time.monotonic()
+            other = await anyio.to_thread.run_sync(open_link)
+            print(f"attached to a server that is there in {(time.monotonic() - began) * 1e3:.0f} ms")
+            await other.aclose()
+        if isinstance(link, (ProcessLink, AttachedLink)):
             await kill(link, speakers, voice)
         for speaker in speakers:
             if speaker.over_s is None:
@@ -172,7 +179,7 @@ async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: 
     return series
 
 
-async def kill(link: ProcessLink, speakers: list[Speaker], voice: Voice) -> None:
+async def kill(link: ProcessLink | AttachedLink, speakers: list[Speaker], voice: Voice) -> None:
     assert link.pid is not None
     began = time.monotonic()
     os.kill(link.pid, signal.SIGKILL)
@@ -193,6 +200,7 @@ def main() -> None:
     parser.add_argument("--cancels", type=int, default=100)
     parser.add_argument("--plot", type=Path, help="the event loop's lag, a PNG (needs matplotlib)")
     parser.add_argument("--weights", type=Path, help='a checkpoint folder other than "tiny", with a default voice')
+    parser.add_argument("--links", nargs="+", choices=["process", "attached", "thread"], help="some of them only")
     args = parser.parse_args()
     folder = args.weights or tiny_folder()
     voice = Voice.load(Checkpoint.open(folder).voices["default"])
@@ -207,12 +215,23 @@ def main() -> None:
         link.wait(threading.Event())
         return link
 
+    def attached() -> Link:
+        start = Start(MODEL_FACTORY, arguments, 1.0)
+        link = AttachedLink(Path(run_folder) / "socket", start, lambda _: None, lambda _: None)
+        link.wait()
+        return link
+
     print(f"{describe()}; load {os.getloadavg()[0]:.1f}; {args.streams} streams that never rest")
-    # The process link first: once torch is here, its threads are too.
-    found = {
-        "process": anyio.run(measure, "process", process, voice, args),
-        "thread": anyio.run(measure, "thread", thread, voice, args),
-    }
+    opened = {"process": process, "attached": attached, "thread": thread}
+    found: dict[str, Series] = {}
+    with tempfile.TemporaryDirectory() as run_folder:
+        for kind in opened:
+            # The thread link last: once torch is here, its threads are too.
+            if kind in (args.links or opened):
+                found[kind] = anyio.run(measure, kind, opened[kind], voice, args)
+        while os.listdir(run_folder):
+            # The server ends a second after its last client, and then nothing of it is there.
+            time.sleep(0.1)
     if args.plot:
         plot(found, args.plot)
 
@@ -223,8 +242,8 @@ def plot(found: dict[str, Series], target: Path) -> None:
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    for kind, color in (("process", "tab:blue"), ("thread", "tab:orange")):
-        for (name, values_s), style in zip([each for each in found[kind] if "lag" in each[0]], (":", "-", "--"), strict=True):
+    for (kind, series), color in zip(found.items(), ("tab:blue", "tab:green", "tab:orange"), strict=False):
+        for (name, values_s), style in zip([each for each in series if "lag" in each[0]], (":", "-", "--"), strict=True):
             late_ms = np.sort(values_s)[::-1] * 1e3
             axes.loglog(np.maximum(late_ms, 0.01), np.arange(1, len(late_ms) + 1) / len(late_ms), style, color=color)
             axes.lines[-1].set_label(f"{kind} link, {name.removeprefix('loop lag, ')}")
