@@ -23,12 +23,14 @@ from cf_agents import TTS, DecodeParams, ServerAbsent, ServerError, ServerExists
 from cf_agents.backends import Choice
 from cf_agents.errors import BackendUnavailable, CheckpointDamaged, ConfigError, StreamClosed
 from cf_agents.links import far as far_module
+from cf_agents.links import guest as guest_module
 from cf_agents.links.address import Address, check_peer
 from cf_agents.links.attached import AttachedLink, Start
 from cf_agents.links.base import Closed, Failed, Segment
 from cf_agents.links.server import claimed
-from cf_agents.links.wire import WIRE_VERSION, Close, Hello, Know, Message, Open, Position, Submit, encode
+from cf_agents.links.wire import WIRE_VERSION, Close, Hello, Know, Message, Open, Position, Ready, Submit, encode
 from cf_agents.serving import Demand, Served
+from cf_agents.stream import Stream
 from tests.fakes import fake_voice
 from tests.links.studios import FACTORY, Studio, accept, open_studio, until
 from tests.links.test_links import TEXT, Listener, check_sound, collect, write
@@ -187,6 +189,51 @@ async def test_who_may_not_start_a_server_says_how_and_finds_one_that_comes(tmp_
     async with open_studio("attached", tmp_path):
         link = await anyio.to_thread.run_sync(attach)
         await link.aclose()
+
+
+def test_a_server_that_is_leaving_is_not_taken_for_one(tmp_path: Path) -> None:
+    """It takes a connection and says nothing any more; the next one does."""
+    with claimed(tmp_path / "socket") as (address, _), address.listen() as listener:
+
+        def serve() -> None:
+            listener.accept()[0].close()
+            end, _ = listener.accept()
+            with end:
+                end.sendall(encode(Hello()) + encode(Ready(24_000, 1, {})))
+                drain(end)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        told: list[str] = []
+        link = AttachedLink(address.path, None, told.append, accept)
+        link.wait()
+        link.close()
+        thread.join()
+    assert told == ["Waiting for the process that speaks"]
+
+
+async def test_equal_voices_of_two_clients_are_prepared_once(tmp_path: Path) -> None:
+    async with open_studio("attached", tmp_path) as studio:
+        other = AttachedLink(tmp_path / "socket", None, silently, accept)
+        await anyio.to_thread.run_sync(other.wait)
+        for link in (studio.link, other):
+            async with Stream(link, fake_voice(), params=DecodeParams(), seed=1, lead_s=1e9) as stream:
+                await collect(write(stream, TEXT))
+        assert studio.voices_prepared == 1
+        await other.aclose()
+
+
+def test_who_sends_too_much_is_read_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = 0.0, []
+    monkeypatch.setattr(guest_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(guest_module.time, "sleep", slept.append)
+    pace = guest_module._Pace(per_s=10.0, at_once=5.0)
+    for _ in range(7):
+        pace.wait()
+    assert slept == pytest.approx([0.1, 0.2])
+    now = 100.0
+    pace.wait()
+    assert len(slept) == 2
 
 
 def test_one_path_has_one_server(tmp_path: Path) -> None:

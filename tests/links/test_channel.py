@@ -95,3 +95,28 @@ def test_senders_do_not_tear_each_others_messages(ends: tuple[Channel, Channel])
     for thread in threads:
         thread.join()
     assert all(isinstance(each, Know) and each.data == bytes([int(each.digest)]) * 20_000 for each in got)
+
+
+def test_an_end_that_leaves_too_much_unread_is_ended() -> None:
+    """What has no owner is never dropped: there has to be an end to it."""
+    near, far = socket.socketpair()
+    channel = Channel(near, BOUND, most_bytes=BOUND)
+    for number in range(100):
+        channel.send(Know(str(number), bytes(50_000)))
+    assert channel.receive() is None
+    channel.close()
+    far.close()
+
+
+def test_what_is_sent_before_there_is_a_socket_goes_first() -> None:
+    near, far = socket.socketpair()
+    early, reader = Channel(), Channel(far)
+    sent = [Know(str(number), bytes(50_000)) for number in range(20)]
+    for message in sent[:10]:
+        assert early.send(message, 1)
+    early.connect(near)
+    for message in sent[10:]:
+        early.send(message, 1)
+    assert take(reader, 20) == sent
+    early.close()
+    reader.close()
