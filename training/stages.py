@@ -3,6 +3,8 @@
 data  ->  tokenizer  ->  tokenise  ->  encoder  ->  decoder  ->  export
   |                         `------->  flow  ->  adapt  ----------^
   `------------------------  hift  -------------^
+
+Or on from a checkpoint folder: shard  ->  decoder  ->  export
 """
 
 from __future__ import annotations

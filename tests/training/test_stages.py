@@ -45,7 +45,8 @@ PLAN = Plan(
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     work = Work(tmp_path_factory.mktemp("training"), plan=PLAN)
     for stage in STAGES:
-        run(stage, work)
+        if stage != "shard":  # which goes on from a folder, see test_start
+            run(stage, work)
     return work
 
 
