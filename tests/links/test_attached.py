@@ -68,13 +68,23 @@ def kill(studio: Studio, how: signal.Signals = signal.SIGKILL) -> int:
 CLIENT = """
 import hashlib, sys, anyio
 from pathlib import Path
+from cf_agents import DecodeParams
+from cf_agents.links.base import Segment
+from tests.fakes import fake_voice
 from tests.links.studios import open_studio
-from tests.links.test_links import TEXT, collect, write
+from tests.links.test_links import TEXT, Listener, collect, write
 
 async def main(folder, seed, long):
     async with open_studio("attached", folder, builds=str(folder / "builds")) as studio:
+        if long:
+            # For minutes: only an end of this process can free its rows before the test gives up.
+            listener = Listener()
+            studio.link.open(fake_voice(), 1e9, listener).submit(Segment(0, "x" * 90_000, DecodeParams(), seed))
+            await listener.until(1)
+            print(studio.attached.pid, flush=True)
+            await anyio.sleep(600)
         async with studio.stream(seed) as stream:
-            write(stream, TEXT * (500 if long else 1))
+            write(stream, TEXT)
             first = await anext(stream)
             print(studio.attached.pid, flush=True)
             sound = first.pcm + b"".join(chunk.pcm for chunk in await collect(stream))
@@ -152,8 +162,13 @@ async def test_a_server_ends_when_nobody_has_come_for_long_and_leaves_nothing(tm
         pid = studio.attached.pid
         assert pid is not None
         assert oct((tmp_path / "socket").stat().st_mode & 0o777) == "0o600"
+        other = AttachedLink(tmp_path / "socket", None, silently, accept)
+        await anyio.to_thread.run_sync(other.wait)
+        await other.aclose()
+        # One of two has left.
         await anyio.sleep(0.5)
         assert studio.attached.pid == pid
+        assert alive(pid)
     await until(lambda: not alive(pid))
     assert os.listdir(tmp_path) == ["board"]
 
@@ -256,6 +271,26 @@ def test_one_path_has_one_server(tmp_path: Path) -> None:
         with pytest.raises(ServerError, match="no socket"):
             address.listen()
         assert (tmp_path / "socket").read_text() == "a letter"
+
+
+def test_a_lock_on_a_file_that_was_just_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder leaves between our opening the file and our locking it."""
+    import fcntl
+
+    address, flock, left = Address(tmp_path / "socket"), fcntl.flock, claimed(tmp_path / "socket")
+    left.__enter__()
+
+    def late(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        left.__exit__(None, None, None)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = address.lock()
+    assert lock is not None
+    assert (tmp_path / "socket.lock").exists()
+    assert address.lock() is None
+    lock.release()
 
 
 def test_a_path_that_is_not_this_users_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
