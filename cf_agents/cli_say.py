@@ -108,8 +108,8 @@ async def _say_lines(args: argparse.Namespace, knobs: Mapping[str, Any], console
     digits = max(4, len(str(len(lines))))
     async with _load(args, console) as tts:
         voice, params = _voice(tts, args), dataclasses.replace(tts.params, **knobs)
-        # Enough streams that a row that comes free is taken at once, and no more.
-        room = anyio.CapacityLimiter(2 * args.streams)
+        # One more would be told that the house is full.
+        room = anyio.CapacityLimiter(args.streams)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         began = time.monotonic()
         with Progress(*columns, console=console, disable=args.quiet) as progress:

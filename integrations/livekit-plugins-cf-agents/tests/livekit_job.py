@@ -35,6 +35,8 @@ async def entrypoint(job: JobContext) -> None:
             talk.loudspeaker.once("playback_started", lambda _: (folder / "speaking").write_text(str(os.getpid())))
         await talk.reply()
         report = {"pid": os.getpid(), "said": talk.said(), "errors": len(talk.errors), "torch": "torch" in sys.modules}
-        (folder / f"{os.getpid()}.json").write_text(json.dumps(report))
+        written = folder / f"{os.getpid()}.partial"
+        written.write_text(json.dumps(report))
+        written.rename(written.with_suffix(".json"))  # whoever waits for it finds it whole
     await speech.aclose()
     job.shutdown()
