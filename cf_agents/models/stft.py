@@ -45,6 +45,7 @@ def istft(magnitude: Tensor, phase: Tensor, n_fft: int, hop: int, mask: Tensor |
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept tensors are used by training too
 def _analysis(n_fft: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     cos, sin, window = _waves(n_fft)
     basis = torch.cat([cos * window, -sin * window])[:, None]  # [2 K, 1, n_fft]
@@ -52,6 +53,7 @@ def _analysis(n_fft: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept tensors are used by training too
 def _synthesis(n_fft: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     cos, sin, window = _waves(n_fft)
     # Inner bins stand for two of a real signal's bins; the first and the last are their own mirror.

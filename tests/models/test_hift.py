@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cf_agents.config import HOP_SAMPLES, SAMPLE_RATE, HiFTConfig
 from cf_agents.errors import ConfigError
+from cf_agents.models import stft as stft_module
 from cf_agents.models.hift import FADE_SAMPLES, HiFT, HiFTState, Window, fade_in
 from cf_agents.models.source import F0_UNITS, HarmonicSource
 from cf_agents.models.stft import centre, istft, stft
@@ -299,3 +300,15 @@ def test_a_window_that_cannot_work_is_refused() -> None:
         HiFT(dataclasses.replace(TINY, left_frames=4, right_frames=4))
     with pytest.raises(ConfigError, match="480"):
         HiFT(dataclasses.replace(TINY, upsample_rates=(8, 5, 2)))
+
+
+def test_what_is_kept_between_calls_can_be_trained_with_after_inference() -> None:
+    wave = torch.randn(4800, requires_grad=True)
+    for kept in (stft_module._analysis, stft_module._synthesis):
+        kept.cache_clear()
+    with torch.inference_mode():
+        spectrum = stft(torch.randn(1, 4800), 16, 4)
+        istft(spectrum[:, :9].exp(), spectrum[:, 9:], 16, 4)
+    spectrum = stft(wave[None], 16, 4)
+    istft(spectrum[:, :9].exp(), spectrum[:, 9:], 16, 4).sum().backward()
+    assert wave.grad is not None

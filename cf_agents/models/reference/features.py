@@ -144,6 +144,7 @@ def resample_sinc(wave: Tensor, rate_in: int, rate_out: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # kept tensors are used by training too
 def _sinc_kernel(stride: int, phases: int) -> Tensor:
     zero_crossings = 6
     cutoff = 0.99 * min(stride, phases)
@@ -157,6 +158,7 @@ def _sinc_kernel(stride: int, phases: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept tensors are used by training too
 def _filters(scale: str, sample_rate: int, fft: int, bins: int, max_hz: float | None) -> Tensor:
     if scale == "kaldi":
         return torch.from_numpy(kaldi_mel_filters(bins))
