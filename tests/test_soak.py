@@ -168,7 +168,8 @@ async def test_random_streams_leave_nothing(kind: Kind, streams: int, tmp_path: 
         for seed in range(MAX_STREAMS):
             await studio.stream(seed).aclose()
     assert outcomes.total() == streams
-    assert min(outcomes[fate] for fate in ("whole", "slow", "cancelled", "left", "cut off", "failed")) > streams / 50, outcomes
+    # How often each came about depends on how full the house was; that each did is what makes this a soak.
+    assert min(outcomes[fate] for fate in ("whole", "slow", "cancelled", "left", "cut off", "failed")) > streams / 200, outcomes
 
 
 def open_files(process: object) -> int:
