@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -251,7 +251,7 @@ class Decoder:
         if self._graphs is not None:
             made = self._graphs.step(batch, step, self.denoise)
         else:
-            rows = [row for row in batch.rows if row is not None]
+            rows = cast("tuple[Row, ...]", batch.rows)  # only graphs pad
             made = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids))
         step += 1
         parts = [made.tokens, made.masked.sum(dim=1, keepdim=True)]
