@@ -7,7 +7,8 @@ once, when it reads what was opened.
 
 Knows nothing of text, audio, threads or caches.
 
-Shapes: N utterances, D positions of the widest open block (-1 in `tokens` past a shorter one's end), V vocabulary, K steps.
+Shapes: N utterances, D positions of the widest open block (-1 in `tokens` past a shorter one's end), V vocabulary, K steps,
+P positions of all utterances that are looked at.
 Sources: Chatterbox-Flash (prior-calibrated score, early decoding), OmniVoice section 3.4 (schedule, position noise).
 """
 
@@ -59,33 +60,35 @@ def early_quantile(step: int, steps: int, early: float) -> float:
 
 
 def guide(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
-    """log p_c + w (log p_c - log p_u), not normalised: [N, D, V] twice and w [N] to [N, D, V]."""
-    return torch.lerp(null, conditional, 1.0 + weight[:, None, None])
+    """log p_c + w (log p_c - log p_u), not normalised: [P, V] twice and w [P] to [P, V]."""
+    return torch.lerp(null, conditional, 1.0 + weight[:, None])
 
 
 def sample(log_probs: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens [N, D] from log-probabilities [N, D, V] by inverting the distribution at `uniform` [N, D].
+    """Tokens [P] from log-probabilities [P, V] by inverting the distribution at `uniform` [P].
 
-    `temperature` [N] divides the log-probabilities; 0 takes the most likely token.
+    `temperature` [P] divides the log-probabilities; 0 takes the most likely token.
     """
     top, likely = log_probs.max(dim=-1)
-    heat = torch.where(temperature > 0, temperature, 1.0)[:, None, None]
+    heat = torch.where(temperature > 0, temperature, 1.0)[:, None]
     # In place: fresh memory for a vocabulary per position costs as much as the arithmetic.
-    cumulative = (log_probs - top[..., None]).div_(heat).exp_().cumsum_(dim=-1)
-    point = uniform[..., None] * cumulative[..., -1:]
-    drawn = torch.searchsorted(cumulative, point, right=True)[..., 0].clamp(max=log_probs.shape[-1] - 1)
-    return torch.where(temperature[:, None] > 0, drawn, likely)
+    cumulative = (log_probs - top[:, None]).div_(heat).exp_().cumsum_(dim=-1)
+    point = uniform[:, None] * cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=log_probs.shape[-1] - 1)
+    return torch.where(temperature > 0, drawn, likely)
 
 
 def calibrate(log_probs: Tensor, prior: Tensor, tokens: Tensor) -> Tensor:
-    """log p(x) - log prior(x) of the sampled tokens, both floored at log 1e-8: [N, D, V], [N, V], [N, D] to [N, D]."""
-    chosen = log_probs.gather(-1, tokens[..., None])[..., 0].clamp(min=_FLOOR)
-    return chosen - prior.gather(-1, tokens).clamp(min=1e-8).log()
+    """log p(x) - log prior(x) of the sampled tokens, both floored at log 1e-8.
+
+    [P, V], the tokens' own probabilities under the prior [P], and the tokens [P] to [P].
+    """
+    return log_probs.gather(-1, tokens[:, None])[:, 0].clamp(min=_FLOOR) - prior.clamp(min=1e-8).log()
 
 
 def combine(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
-    """(1 + w) s_c - w s_u on the score's scale: [N, D] twice and w [N] to [N, D]."""
-    return (1.0 + weight)[:, None] * conditional - weight[:, None] * null
+    """(1 + w) s_c - w s_u on the score's scale, all of them [P]."""
+    return (1.0 + weight) * conditional - weight * null
 
 
 def block_marginal(log_probs: Tensor, present: Tensor) -> Tensor:
@@ -94,24 +97,40 @@ def block_marginal(log_probs: Tensor, present: Tensor) -> Tensor:
     return (log_probs.exp() * share[..., None]).sum(dim=1)
 
 
-def quantile_count(score: Tensor, masked: Tensor, quantile: Tensor) -> Tensor:
-    """How many masked positions score at or above their row's `quantile` [N] (linear interpolation): [N, D] twice to [N].
+class Ranked(NamedTuple):
+    """Masked positions by their score."""
+
+    scores: Tensor
+    """[N, D], the highest first; -inf behind the masked ones."""
+    order: Tensor
+    """[N, D] the positions they belong to."""
+    masked: Tensor
+    """[N, D] bool, by position."""
+
+
+def rank(score: Tensor, masked: Tensor) -> Ranked:
+    """Scores [N, D] of masked positions [N, D]; of equals the earlier position comes first."""
+    return Ranked(*torch.where(masked, score, -math.inf).sort(dim=1, descending=True, stable=True), masked)
+
+
+def quantile_count(ranked: Ranked, quantile: Tensor) -> Tensor:
+    """How many masked positions score at or above their row's `quantile` [N] (linear interpolation): to [N].
 
     A quantile above 1 counts none.
     """
-    ascending = torch.where(masked, score, math.inf).sort(dim=1).values
-    rank = quantile.clamp(max=1.0) * (masked.sum(dim=1) - 1).clamp(min=0)
-    below = rank.floor().long()[:, None]
-    above = rank.ceil().long()[:, None]
-    threshold = torch.lerp(ascending.gather(1, below), ascending.gather(1, above), (rank - rank.floor())[:, None])
-    return (masked & (score >= threshold) & (quantile <= 1.0)[:, None]).sum(dim=1)
+    last = ranked.masked.sum(dim=1) - 1
+    place = quantile.clamp(max=1.0) * last.clamp(min=0)
+    below = (last - place.floor().long()).clamp(min=0)[:, None]
+    above = (last - place.ceil().long()).clamp(min=0)[:, None]
+    threshold = torch.lerp(ranked.scores.gather(1, below), ranked.scores.gather(1, above), (place - place.floor())[:, None])
+    at_least = (ranked.scores >= threshold) & (ranked.scores > -math.inf)
+    return (at_least & (quantile <= 1.0)[:, None]).sum(dim=1)
 
 
-def best(score: Tensor, masked: Tensor, count: Tensor) -> Tensor:
-    """The `count` [N] masked positions that score highest, as a mask: [N, D] twice to [N, D]."""
-    order = torch.where(masked, score, -math.inf).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    return masked & (rank < count[:, None])
+def best(ranked: Ranked, count: Tensor) -> Tensor:
+    """The `count` [N] masked positions that score highest, as a mask [N, D]."""
+    places = torch.arange(ranked.order.shape[1], device=ranked.order.device).expand_as(ranked.order)
+    return ranked.masked & (torch.empty_like(ranked.order).scatter_(1, ranked.order, places) < count[:, None])
 
 
 def before_stop(tokens: Tensor, stop_id: int) -> Tensor:
@@ -157,9 +176,10 @@ class StepBatch:
     """`guided_at` on the device; None where all utterances have a null row, or none has."""
     guidance: Tensor
     temperature: Tensor
-    greedy: bool
-    """Every temperature is 0: nothing is sampled."""
-    noise: Tensor
+    jitter: Tensor
+    """[N, K, D]: what each step adds to a position's score, Gumbel noise times `position_noise`."""
+    uniform: Tensor | None
+    """[N, K, D]: what each step samples with; None where nothing is sampled."""
     prior: Tensor
     marginal: Tensor | None
     """[N] bool: rows that take the block's own marginal as prior; None where none does."""
@@ -169,8 +189,6 @@ class StepBatch:
     """[N, K], above 1 where early decoding is off."""
     last: Tensor
     """[N] index of the last step."""
-    keys: Tensor
-    """[N] int64: where each utterance's random numbers start, by seed and block."""
 
 
 class Denoised(NamedTuple):
@@ -252,7 +270,8 @@ class Decoder:
             made = self._graphs.step(batch, step, self.denoise)
         else:
             rows = cast("tuple[Row, ...]", batch.rows)  # only graphs pad
-            made = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids))
+            # Where the device is the host, a count that depends on data costs no wait.
+            made = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids), masked_only=step.device.type == "cpu")
         step += 1
         parts = [made.tokens, made.masked.sum(dim=1, keepdim=True)]
         if made.places is not None:
@@ -262,45 +281,58 @@ class Decoder:
         batch.tokens.copy_(made.tokens)
         return [self._advance(decoding, row, made.tokens.shape[1]) for decoding, row in zip(decodings, read, strict=True)]
 
-    def denoise(self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Scored]) -> Denoised:
-        """Device work of a step, from steps [N] and what scores all rows."""
+    def denoise(
+        self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Scored], *, masked_only: bool = False
+    ) -> Denoised:
+        """Device work of a step, from steps [N] and what scores all rows.
+
+        masked_only: look at no other positions, how many they are being read from the device. The outcome is the same.
+        """
         count, width = batch.tokens.shape
-        config = self._engine.config
+        mask_id, stop_id = self._engine.config.mask_id, self._engine.config.stop_speech
+        masked = (batch.tokens == mask_id) & before_stop(batch.tokens, stop_id)
+        # A marginal prior is over all positions of a block.
+        asked = _asked(batch, masked) if masked_only and batch.marginal is None else _all_of(batch)
         scored = score_rows(_doubled(batch))
-        own = scored.logits.log_softmax(dim=-1)
-        log_probs, null = own[:count], own[count:]
+        log_probs, null = scored.logits_at(asked.at).log_softmax(dim=-1).tensor_split([len(asked.row)])
+        weight = batch.guidance[asked.row]
+        some = slice(None) if asked.guided is None else asked.guided
         guided = log_probs
-        if null.shape[0] == count:
-            guided = guide(log_probs, null, batch.guidance)
-        elif batch.guided is not None and null.shape[0]:
-            some = batch.guided
-            guided = log_probs.index_copy(0, some, guide(log_probs[some], null, batch.guidance[some]))
-        uniform, gumbel = _random(batch.keys, step, width)
-        picked = guided.argmax(dim=-1) if batch.greedy else sample(guided, batch.temperature, uniform)
-        score = self._score(batch, log_probs, null, picked) + batch.noise[:, None] * gumbel
-        masked = (batch.tokens == config.mask_id) & before_stop(batch.tokens, config.stop_speech)
-        at = step[:, None]
-        wanted = torch.maximum(
-            batch.scheduled.gather(1, at)[:, 0], quantile_count(score, masked, batch.quantiles.gather(1, at)[:, 0])
-        )
-        opened = torch.where((step >= batch.last)[:, None], masked, best(score, masked, wanted))
+        if len(null):
+            guided = guide(log_probs[some], null, weight[some])
+            guided = guided if asked.guided is None else log_probs.index_copy(0, asked.guided, guided)
+        utterances = torch.arange(count, device=step.device)
+        if batch.uniform is None:
+            picked = guided.argmax(dim=-1)
+        else:
+            uniform = batch.uniform[utterances, step].flatten()
+            picked = sample(guided, batch.temperature[asked.row], uniform if asked.own is None else uniform[asked.own])
+        score = self._calibrated(batch, log_probs, picked, asked.row, None)
+        if len(null):
+            other = self._calibrated(batch, null, picked[some], asked.row[some], batch.guided)
+            other = combine(score[some], other, weight[some])
+            score = other if asked.guided is None else score.index_copy(0, asked.guided, other)
+        if asked.own is not None:
+            places = count * width
+            score = score.new_zeros(places).index_copy_(0, asked.own, score)
+            picked = picked.new_zeros(places).index_copy_(0, asked.own, picked)
+        picked, score = picked.view(count, width), score.view(count, width)
+        ranked = rank(score + batch.jitter[utterances, step], masked)
+        wanted = torch.maximum(batch.scheduled[utterances, step], quantile_count(ranked, batch.quantiles[utterances, step]))
+        opened = torch.where((step >= batch.last)[:, None], masked, best(ranked, wanted))
         tokens = torch.where(opened, picked, batch.tokens)
-        masked = (tokens == config.mask_id) & before_stop(tokens, config.stop_speech)
+        masked = (tokens == mask_id) & before_stop(tokens, stop_id)
         return Denoised(tokens, masked, None if scored.places is None else scored.places[:count])
 
-    def _score(self, batch: StepBatch, log_probs: Tensor, null: Tensor, picked: Tensor) -> Tensor:
-        def calibrated(values: Tensor, rows: Tensor | slice) -> Tensor:
-            prior = batch.prior[rows]
-            if batch.marginal is not None:
-                prior = torch.where(batch.marginal[rows, None], block_marginal(values, batch.present[rows]), prior)
-            return calibrate(values, prior, picked[rows])
-
-        score = calibrated(log_probs, slice(None))
-        if not null.shape[0]:
-            return score
-        some = slice(None) if batch.guided is None else batch.guided
-        combined = combine(score[some], calibrated(null, some), batch.guidance[some])
-        return combined if batch.guided is None else score.index_copy(0, batch.guided, combined)
+    def _calibrated(self, batch: StepBatch, values: Tensor, picked: Tensor, row: Tensor, rows: Tensor | None) -> Tensor:
+        """Scores [P] of tokens `picked` [P] of utterances `row` [P]; rows: which ones these are, None being all of them."""
+        prior = batch.prior[row, picked]
+        if batch.marginal is not None:
+            present = batch.present if rows is None else batch.present[rows]
+            own = block_marginal(values.view(*present.shape, -1), present)
+            at = torch.arange(len(present), device=row.device).repeat_interleave(present.shape[1], output_size=len(row))
+            prior = torch.where(batch.marginal[row], own[at, picked], prior)
+        return calibrate(values, prior, picked)
 
     def _advance(self, decoding: Decoding, read: list[int], width: int) -> Decoded | None:
         """read: the tokens of a row, how many are still to be opened, and, if there are any, its places."""
@@ -347,6 +379,8 @@ class Decoder:
         def floats(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)
 
+        keys = torch.tensor([noise.key(decoding.seed, decoding.block) for decoding in decodings], device=device)
+        uniform, gumbel = _random(keys, most, width)
         open_tokens = torch.tensor(tokens, device=device)
         marginal = torch.tensor([each.prior == "marginal" for each in params], device=device)
         batch = StepBatch(
@@ -358,14 +392,13 @@ class Decoder:
             guided=None if len(guided) == len(decodings) else torch.tensor(guided, dtype=torch.long, device=device),
             guidance=floats([each.guidance for each in params]),
             temperature=floats([each.temperature for each in params]),
-            greedy=all(each.temperature == 0 for each in params),
-            noise=floats([each.position_noise for each in params]),
+            jitter=gumbel * floats([each.position_noise for each in params])[:, None, None],
+            uniform=None if all(each.temperature == 0 for each in params) else uniform,
             prior=prior,
             marginal=marginal if any(each.prior == "marginal" for each in params) else None,
             scheduled=torch.tensor(scheduled, device=device),
             quantiles=torch.tensor(quantiles, dtype=torch.float32, device=device),
             last=torch.tensor([each.steps - 1 for each in params], device=device),
-            keys=torch.tensor([noise.key(decoding.seed, decoding.block) for decoding in decodings], device=device),
         )
         return batch, torch.tensor([decoding.step for decoding in decodings], device=device)
 
@@ -376,9 +409,43 @@ def _doubled(batch: StepBatch) -> Tensor:
     return torch.cat([batch.tokens, batch.tokens if batch.guided is None else batch.tokens[batch.guided]])
 
 
-def _random(keys: Tensor, step: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Uniform and standard Gumbel numbers [N, D] of each row's block and step: hashes, so the batch does not matter."""
+class _Asked(NamedTuple):
+    """Positions that a step looks at."""
+
+    row: Tensor
+    """[P] the utterance each belongs to."""
+    own: Tensor | None
+    """[P] which of the utterances' N D positions they are; None is all of them."""
+    guided: Tensor | None
+    """Which of the P have a null row; None where all have one, or none has."""
+    at: Tensor | None
+    """Which of all rows' positions are scored: those of the utterances, then those of their null rows; None is all of them."""
+
+
+def _all_of(batch: StepBatch) -> _Asked:
+    count, width = batch.tokens.shape
+    place = torch.arange(count * width, device=batch.tokens.device).view(count, width)
+    guided = None if batch.guided is None or len(batch.rows) == count else place[batch.guided].flatten()
+    return _Asked((place // width).flatten(), None, guided, None)
+
+
+def _asked(batch: StepBatch, masked: Tensor) -> _Asked:
+    count, width = masked.shape
+    own = masked.flatten().nonzero()[:, 0]
+    row = own // width
+    guided, parts = None, [own]
+    if batch.guided is not None and len(batch.rows) > count:
+        guided = torch.isin(row, batch.guided).nonzero()[:, 0]
+        parts.append(masked[batch.guided].flatten().nonzero()[:, 0] + count * width)
+    elif len(batch.rows) > count:
+        parts.append(own + count * width)
+    return _Asked(row, own, guided, torch.cat(parts))
+
+
+def _random(keys: Tensor, steps: int, width: int) -> tuple[Tensor, Tensor]:
+    """Uniform and standard Gumbel numbers [N, K, D] of each block's steps: hashes, so the batch does not matter."""
     place = torch.arange(width, device=keys.device)
-    counter = (step[:, None] * MOST_POSITIONS + place) * 2  # [N, D]
-    uniform = noise.uniform(keys[:, None], counter)
-    return uniform, -(-noise.uniform(keys[:, None], counter + 1).log()).log()
+    step = torch.arange(steps, device=keys.device)
+    counter = (step[:, None] * MOST_POSITIONS + place) * 2  # [K, D]
+    uniform = noise.uniform(keys[:, None, None], counter)
+    return uniform, -(-noise.uniform(keys[:, None, None], counter + 1).log()).log()

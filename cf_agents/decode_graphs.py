@@ -25,7 +25,8 @@ from cf_agents.engines.paged_plan import Shape, held_buckets, rows_bucket
 Denoise = Callable[[StepBatch, Tensor, Callable[[Tensor], Scored]], Denoised]
 """`Decoder.denoise`."""
 
-_TENSORS = ("tokens", "present", "guidance", "temperature", "noise", "prior", "scheduled", "quantiles", "last", "keys")
+_TENSORS = ("tokens", "present", "guidance", "temperature", "jitter", "prior", "scheduled", "quantiles", "last")
+_MAYBE = ("marginal", "uniform")
 _BESIDE = {"tokens": ABSENT, "quantiles": 2.0}
 """What padding is filled with, where that is not 0."""
 
@@ -89,7 +90,7 @@ class StepGraphs(Generic[P]):
         count, width = batch.tokens.shape
         padded = rows_bucket(count)
         guided = len(batch.rows) > count
-        key = (padded, width, batch.scheduled.shape[1], guided, batch.greedy, batch.marginal is not None)
+        key = (padded, width, batch.scheduled.shape[1], guided, *_present(batch))
         if key not in self._fixed:
             self._fixed[key] = _padded(batch, padded), step.new_zeros(padded)
         fixed, fixed_step = self._fixed[key]
@@ -97,7 +98,7 @@ class StepGraphs(Generic[P]):
             self._filled[key] = batch
             fixed = dataclasses.replace(fixed, rows=_rows(batch, padded), sizes=batch.sizes)
             self._fixed[key] = fixed, fixed_step
-            for name in (*_TENSORS, *(["marginal"] if batch.marginal is not None else [])):
+            for name in (*_TENSORS, *_present(batch)):
                 kept: Tensor = getattr(fixed, name)
                 kept[:count].copy_(getattr(batch, name))
                 kept[count:] = _BESIDE.get(name, 0)
@@ -112,9 +113,12 @@ def _padded(batch: StepBatch, count: int) -> StepBatch:
     def room(tensor: Tensor) -> Tensor:
         return tensor.new_zeros(count, *tensor.shape[1:])
 
-    memory = {name: room(getattr(batch, name)) for name in _TENSORS}
-    marginal = None if batch.marginal is None else room(batch.marginal)
-    return dataclasses.replace(batch, rows=(), guided=None, marginal=marginal, **memory)
+    memory = {name: room(getattr(batch, name)) for name in (*_TENSORS, *_present(batch))}
+    return dataclasses.replace(batch, rows=(), guided=None, **memory)
+
+
+def _present(batch: StepBatch) -> list[str]:
+    return [name for name in _MAYBE if getattr(batch, name) is not None]
 
 
 def _rows(batch: StepBatch, count: int) -> tuple[Row | None, ...]:

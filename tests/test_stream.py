@@ -240,7 +240,8 @@ async def test_writer_and_reader_in_different_tasks() -> None:
     check_segments(heard, studio, seed=7)
     # White space at the very end that comes after the last segment was taken belongs to no word.
     spelt = "".join(word.text for word in words_of(heard))
-    assert (TEXT + " ").startswith(spelt) and spelt.strip() == TEXT.strip()
+    assert (TEXT + " ").startswith(spelt)
+    assert spelt.strip() == TEXT.strip()
 
 
 async def test_flush_forces_what_is_pending() -> None:

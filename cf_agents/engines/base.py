@@ -8,10 +8,10 @@ scores, guidance, text and audio are not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,14 +74,38 @@ class Row(Protocol):
         ...
 
 
-class Scored(NamedTuple):
-    """What one forward says of each row's open block."""
+class Scored:
+    """What one forward says of each row's open block. N rows, D positions, C hidden size, V vocabulary.
 
-    logits: torch.Tensor
-    """float32 [N, D, V]"""
-    places: torch.Tensor | None = None
-    """float32 [N, D]: the place in the prefix's `text_ids` that each open position attends to, often between two. The mean
-    under the softmax, over the row's text alone, of the alignment heads' mean score; None where the config names no heads."""
+    Logits are made when they are asked for, and of the positions asked for: a vocabulary's product is much of a small model's
+    step, and open positions alone need it.
+    """
+
+    def __init__(
+        self,
+        states: torch.Tensor,
+        places: torch.Tensor | None = None,
+        head: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        """states: [N, D, C], of which `head` makes logits, [P, C] to [P, V]; without it they are the logits [N, D, V].
+
+        places: float32 [N, D], the place in the prefix's `text_ids` that each open position attends to, often between two. The
+        mean under the softmax, over the row's text alone, of the alignment heads' mean score; None where the config names none.
+        """
+        self._states = states
+        self._head = head
+        self.places = places
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """float32 [N, D, V]"""
+        return self.logits_at(None).view(*self._states.shape[:2], -1)
+
+    def logits_at(self, positions: torch.Tensor | None) -> torch.Tensor:
+        """float32 [P, V] of positions int64 [P], counted through all rows (n D + d); None is all of them."""
+        states = self._states.flatten(0, 1)
+        states = states if positions is None else states[positions]
+        return (states if self._head is None else self._head(states)).float()
 
 
 class Engine(Protocol):

@@ -123,7 +123,7 @@ class DenseEngine:
 
         hidden = self._forward(plan, self._t3.embed_speech(ids, score.local), limit, watch)
         states = torch.cat([hidden, self._shift[score.slots]])
-        logits = self._t3.head(states[score.head_at])
+        before = states[score.head_at].view(*shape, -1)
         if score.clean_at is not None:
             assert score.clean_slots is not None
             self._shift.index_copy_(0, score.clean_slots, hidden[score.clean_at])
@@ -133,7 +133,7 @@ class DenseEngine:
         places = None if aligned is None else aligned.places()
         if places is not None and score.back is not None:
             places = places[score.back]
-        return Scored(logits.float().view(*shape, -1), places)
+        return Scored(before, places, self._t3.head)
 
     @torch.inference_mode()
     def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:

@@ -240,11 +240,11 @@ class PagedEngine(Generic[A]):
 
         hidden = self._attention.hidden(self._cache, prepared.attention, x, views["positions"], views["places"], watch)
         states = torch.cat([hidden, self._shift[views["slots"]]])
-        logits = self._t3.head(states[views["head_at"]])
+        before = states[views["head_at"]].view(shape.rows, shape.width, -1)
         if shape.held:
             self._shift.index_copy_(0, views["clean_slots"], hidden[views["clean_at"]])
         places = None if aligned is None else aligned.places()
-        return Scored(logits.float().view(shape.rows, shape.width, -1), places)
+        return Scored(before, places, self._t3.head)
 
     def settle(self, rows: Sequence[Row | None]) -> None:
         """Host work after `forward`: what rows held back is now their past."""
