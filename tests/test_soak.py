@@ -21,7 +21,7 @@ from cf_agents.audio import AudioChunk
 from cf_agents.errors import Busy, SynthesisFailed, TextError
 from cf_agents.links.base import Segment
 from cf_agents.links.far import FarLink
-from cf_agents.links.places import Place
+from cf_agents.links.seats import Seat
 from cf_agents.stream import Stream
 from cf_agents.utterance import Speech, Utterance
 from tests.fakes import SAMPLES_PER_TOKEN, fake_ids, fake_sound
@@ -125,7 +125,7 @@ async def follow(studio: Studio, course: Course) -> str:
 
 def left_over() -> Counter[str]:
     gc.collect()
-    return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in (Stream, Speech, Utterance, Place))
+    return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in (Stream, Speech, Utterance, Seat))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ async def test_random_streams_leave_nothing(kind: Kind, streams: int, tmp_path: 
         await until(lambda: studio.rows_used == 0)
         if isinstance(studio.link, FarLink):
             assert open_files(studio.process.pid) == files[0]
-        # All places are free again.
+        # All seats are free again.
         for seed in range(MAX_STREAMS):
             await studio.stream(seed).aclose()
     assert outcomes.total() == streams

@@ -104,8 +104,8 @@ class Link(Protocol):
     def open(self, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> Session:
         """Start a session. `receive` is called in order, on the event loop this was called from.
 
-        `voice` must not change afterwards. A session has a place from here to its `close`, whether it has something to say or
-        not. Raises `Busy` at once when all places are taken, and `StreamClosed` when the link is closed. Where the far side is
+        `voice` must not change afterwards. A session has a seat from here to its `close`, whether it has something to say or
+        not. Raises `Busy` at once when all seats are taken, and `StreamClosed` when the link is closed. Where the far side is
         shared with other processes, it may be the one that finds itself full: `Busy` is then the first event, as `Failed`.
         """
         ...

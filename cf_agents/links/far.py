@@ -30,7 +30,7 @@ import anyio.to_thread
 from cf_agents.errors import BackendUnavailable, Busy, CfAgentsError, StreamClosed, SynthesisFailed, WorkerDied
 from cf_agents.links.base import Closed, Event, Failed, Segment, Session
 from cf_agents.links.channel import Channel
-from cf_agents.links.places import Place, Places
+from cf_agents.links.seats import Seat, Seats
 from cf_agents.links.thread import Post, loop_post
 from cf_agents.links.wire import (
     WIRE_VERSION,
@@ -130,7 +130,7 @@ class FarLink:
         self._progress = progress
         self._check = check
         self._ready: Ready | None = None
-        self._places: Places
+        self._seats: Seats
         """For the sessions of this link, whatever process they are in; known with the first `Ready`."""
         self._settled = threading.Event()
         """The first one is ready, or there will be none."""
@@ -189,7 +189,7 @@ class FarLink:
             pause_s = self._retry_at - time.monotonic()
             if pause_s > 0.0:
                 raise Busy(f"The process that speaks died again; another is started in {pause_s:.1f} s.", pause_s)
-            place = self._places.take()
+            seat = self._seats.take()
             line = self._line
             if digest not in line.voices:
                 line.channel.send(Know(digest, data or voice.to_bytes()))
@@ -197,7 +197,7 @@ class FarLink:
             line.voices.move_to_end(digest)
             if len(line.voices) > KEPT_VOICES:
                 line.channel.send(Forget(line.voices.popitem(last=False)[0]))
-            session = line.sessions[number] = _FarSession(line, number, place, post, receive)
+            session = line.sessions[number] = _FarSession(line, number, seat, post, receive)
             line.channel.send(Open(number, digest, lead_s))
         return session
 
@@ -284,7 +284,7 @@ class FarLink:
                 self._check(message.about)
                 line.ready_s = time.monotonic()
                 if self._ready is None:
-                    self._places = Places(message.max_streams, message.sample_rate)
+                    self._seats = Seats(message.max_streams, message.sample_rate)
                     self._ready = message
                 self._settled.set()
             case LoadFailed(error):
@@ -321,15 +321,15 @@ def check_sockets() -> None:
 
 
 class _FarSession:
-    def __init__(self, line: _Line, number: int, place: Place, post: Post, receive: Callable[[Event], None]) -> None:
+    def __init__(self, line: _Line, number: int, seat: Seat, post: Post, receive: Callable[[Event], None]) -> None:
         self._line = line
         self._number = number
-        self._place = place
+        self._seat = seat
         self._post = post
         self._receive = receive
 
     def submit(self, segment: Segment) -> None:
-        self._place.expect(segment.text, time.monotonic())
+        self._seat.expect(segment.text, time.monotonic())
         if not self._line.channel.send(Submit(self._number, segment), self._number):
             failed = Failed(SynthesisFailed("The process that speaks stands still, and text piled up; open a new stream."))
             self._post(lambda: self._receive(failed))
@@ -339,12 +339,12 @@ class _FarSession:
 
     def close(self) -> None:
         self._line.channel.send(Close(self._number))
-        # Not before: whoever takes the place is to find it free at the other end.
-        self._place.leave()
+        # Not before: whoever takes the seat is to find it free at the other end.
+        self._seat.leave()
 
     def deliver(self, event: Event) -> None:
         """From the keeper's thread."""
-        self._place.heed(event)
+        self._seat.heed(event)
         if isinstance(event, Closed):
             del self._line.sessions[self._number]
         try:

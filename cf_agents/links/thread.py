@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from cf_agents.errors import CfAgentsError, StreamClosed
 from cf_agents.links.base import Closed, Event, Failed, Segment, Session
-from cf_agents.links.places import Place, Places
+from cf_agents.links.seats import Seat, Seats
 from cf_agents.scheduler import Scheduler
 from cf_agents.text_ids import TextIds
 from cf_agents.utterance import D, S, Speech, Utterance, V
@@ -44,7 +44,7 @@ class ThreadLink(Generic[D, V, S]):
     ) -> None:
         self.sample_rate = sample_rate
         self.max_streams = max_streams
-        self._places = Places(max_streams, sample_rate)
+        self._seats = Seats(max_streams, sample_rate)
         self._scheduler = scheduler
         self._tokenise = tokenise
         scheduler.start()
@@ -56,10 +56,10 @@ class ThreadLink(Generic[D, V, S]):
     def open_from(self, post: Post, voice: Voice, lead_s: float, receive: Callable[[Event], None]) -> Session:
         """`open` for whoever is on no event loop: `post` carries each call of `receive`, from the scheduler's thread."""
 
-        place = self._places.take()
+        seat = self._seats.take()
 
         def deliver(event: Event) -> None:
-            place.heed(event)
+            seat.heed(event)
             try:
                 post(lambda: receive(event))
             except RuntimeError:
@@ -70,11 +70,11 @@ class ThreadLink(Generic[D, V, S]):
         try:
             speech = self._scheduler.open(voice, lead_s, deliver)
         except StreamClosed:
-            place.leave()
+            seat.leave()
             raise
         # The speech has `deliver`: the way back is weak, so that a voice is let go of as soon as its last speech is over.
         opened = weakref.ref(speech)
-        return _ThreadSession(self._scheduler, speech, place, self._tokenise, post, receive)
+        return _ThreadSession(self._scheduler, speech, seat, self._tokenise, post, receive)
 
     async def aclose(self) -> None:
         """See `Link.aclose`. Waits for the step under way, in a worker thread; a cancelled caller waits for it too."""
@@ -97,21 +97,21 @@ class _ThreadSession(Generic[D, V, S]):
         self,
         scheduler: Scheduler[D, V, S],
         speech: Speech[D, S],
-        place: Place,
+        seat: Seat,
         tokenise: Callable[[str], TextIds],
         post: Post,
         receive: Callable[[Event], None],
     ) -> None:
         self._scheduler = scheduler
         self._speech = speech
-        self._place = place
+        self._seat = seat
         self._tokenise = tokenise
         self._post = post
         self._receive = receive
 
     def submit(self, segment: Segment) -> None:
         now = time.monotonic()
-        self._place.expect(segment.text, now)
+        self._seat.expect(segment.text, now)
         try:
             text = self._tokenise(segment.text)
             self._scheduler.submit(Utterance(self._speech, segment.index, text, segment.params, segment.seed, now))
@@ -129,8 +129,8 @@ class _ThreadSession(Generic[D, V, S]):
             self._scheduler.cancel(self._speech)
         except StreamClosed:
             self._post(lambda: self._receive(Closed()))
-        # Not before: whoever takes the place finds its rows free.
-        self._place.leave()
+        # Not before: whoever takes the seat finds its rows free.
+        self._seat.leave()
 
 
 def loop_post() -> Post:

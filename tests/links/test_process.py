@@ -22,7 +22,7 @@ from cf_agents.config import DecodeParams
 from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
 from cf_agents.links import far as far_module
 from cf_agents.links.base import Failed, Segment
-from cf_agents.links.places import Places
+from cf_agents.links.seats import Seats
 from cf_agents.links.process import ProcessLink
 from cf_agents.links.wire import WIRE_VERSION
 from tests.fakes import fake_voice
@@ -229,7 +229,7 @@ async def test_a_far_side_that_is_full_says_busy_before_any_audio(tmp_path: Path
     """It may be shared with other processes, of whose streams this one does not know."""
     async with open_studio("process", tmp_path, max_streams=1, pool=2) as studio:
         async with studio.stream(1):
-            studio.process._places = Places(9, studio.link.sample_rate)
+            studio.process._seats = Seats(9, studio.link.sample_rate)
             async with studio.stream(2) as stream:
                 with pytest.raises(Busy, match="max_streams") as caught:
                     await collect(write(stream, TEXT))
@@ -238,7 +238,7 @@ async def test_a_far_side_that_is_full_says_busy_before_any_audio(tmp_path: Path
             check_sound(await collect(write(stream, TEXT)), 3)
 
 
-async def test_a_child_that_dies_leaves_its_places(tmp_path: Path) -> None:
+async def test_a_child_that_dies_leaves_its_seats(tmp_path: Path) -> None:
     async with open_studio("process", tmp_path, max_streams=1, pool=2) as studio:
         stream = studio.stream(1)
         kill(studio)

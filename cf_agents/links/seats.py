@@ -15,10 +15,10 @@ IDLE_S = 1.0
 HINT_S = (0.05, 30.0)
 
 
-class Place:
+class Seat:
     """What one open stream takes up, and how much of its speech is still to be made. Any thread may call."""
 
-    def __init__(self, house: Places, sample_rate: int) -> None:
+    def __init__(self, house: Seats, sample_rate: int) -> None:
         self._house = house
         self._sample_rate = sample_rate
         self._expected_s = 0.0
@@ -32,7 +32,7 @@ class Place:
         self._expected_s = max(self._expected_s, self._made_s) + sum(speaking_time_s(word) for word in text.split())
 
     def heed(self, event: Event) -> None:
-        """An event of the stream came back. After `Closed` the place is free."""
+        """An event of the stream came back. After `Closed` the seat is free."""
         match event:
             case Audio():
                 self._made_s += len(event.pcm) / (2 * self._sample_rate)
@@ -51,7 +51,7 @@ class Place:
         return left_s * (now - self._began) / self._made_s if self._made_s else left_s
 
 
-class Places:
+class Seats:
     """So many streams at once and no more. Any thread may call."""
 
     def __init__(self, most: int, sample_rate: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,17 +60,17 @@ class Places:
         self._sample_rate = sample_rate
         self._clock = clock
         self._lock = threading.Lock()
-        self._taken: set[Place] = set()
+        self._taken: set[Seat] = set()
 
-    def take(self) -> Place:
-        """Let one more in. Raises `Busy` when all places are taken, with the time after which to ask again."""
+    def take(self) -> Seat:
+        """Let one more in. Raises `Busy` when all seats are taken, with the time after which to ask again."""
         with self._lock:
             if len(self._taken) < self.most:
-                place = Place(self, self._sample_rate)
-                self._taken.add(place)
-                return place
+                seat = Seat(self, self._sample_rate)
+                self._taken.add(seat)
+                return seat
             now = self._clock()
-            soonest_s = min(place.over_in_s(now) for place in self._taken)
+            soonest_s = min(seat.over_in_s(now) for seat in self._taken)
         least_s, longest_s = HINT_S
         hint_s = min(max(soonest_s, least_s), longest_s)
         raise Busy(
@@ -78,7 +78,7 @@ class Places:
             hint_s,
         )
 
-    def leave(self, place: Place) -> None:
-        """See `Place.leave`."""
+    def leave(self, seat: Seat) -> None:
+        """See `Seat.leave`."""
         with self._lock:
-            self._taken.discard(place)
+            self._taken.discard(seat)

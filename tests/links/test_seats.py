@@ -6,7 +6,7 @@ import pytest
 
 from cf_agents.errors import Busy
 from cf_agents.links.base import Audio, Block, Closed
-from cf_agents.links.places import HINT_S, IDLE_S, Places
+from cf_agents.links.seats import HINT_S, IDLE_S, Seats
 from cf_agents.timing import speaking_time_s
 from tests.fakes import SAMPLE_RATE, FakeClock
 
@@ -23,47 +23,47 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def hint(places: Places) -> float:
+def hint(seats: Seats) -> float:
     with pytest.raises(Busy, match=r"All \d streams") as caught:
-        places.take()
+        seats.take()
     return caught.value.retry_after_s
 
 
 def test_a_place_is_free_once_when_it_is_left(clock: FakeClock) -> None:
-    places = Places(2, SAMPLE_RATE, clock)
-    first, second = places.take(), places.take()
-    hint(places)
+    seats = Seats(2, SAMPLE_RATE, clock)
+    first, second = seats.take(), seats.take()
+    hint(seats)
     first.leave()
     first.leave()
     first.heed(Closed())
-    places.take()
-    hint(places)
+    seats.take()
+    hint(seats)
     second.heed(Closed())
-    places.take()
+    seats.take()
 
 
 def test_the_hint_is_when_the_first_of_them_is_likely_to_be_done(clock: FakeClock) -> None:
-    places = Places(2, SAMPLE_RATE, clock)
-    short, long = places.take(), places.take()
-    assert hint(places) == IDLE_S
+    seats = Seats(2, SAMPLE_RATE, clock)
+    short, long = seats.take(), seats.take()
+    assert hint(seats) == IDLE_S
     short.expect(TEXT, clock())
     long.expect(TEXT * 8, clock())
-    assert hint(places) == pytest.approx(TEXT_S)
+    assert hint(seats) == pytest.approx(TEXT_S)
     # Half of it was made at four times real time.
     clock.now += TEXT_S / 8
     short.heed(audio(TEXT_S / 2))
-    assert hint(places) == pytest.approx(TEXT_S / 8, rel=0.01)
+    assert hint(seats) == pytest.approx(TEXT_S / 8, rel=0.01)
     short.heed(audio(TEXT_S))
-    assert hint(places) == IDLE_S
+    assert hint(seats) == IDLE_S
     short.expect(TEXT, clock())
-    assert hint(places) == pytest.approx(TEXT_S * (TEXT_S / 8) / (1.5 * TEXT_S), rel=0.01)
+    assert hint(seats) == pytest.approx(TEXT_S * (TEXT_S / 8) / (1.5 * TEXT_S), rel=0.01)
 
 
 def test_the_hint_has_bounds(clock: FakeClock) -> None:
-    places = Places(1, SAMPLE_RATE, clock)
-    place = places.take()
-    place.expect(TEXT * 100, clock())
-    assert hint(places) == HINT_S[1]
+    seats = Seats(1, SAMPLE_RATE, clock)
+    seat = seats.take()
+    seat.expect(TEXT * 100, clock())
+    assert hint(seats) == HINT_S[1]
     clock.now += 1e-6
-    place.heed(audio(50 * TEXT_S))
-    assert hint(places) == HINT_S[0]
+    seat.heed(audio(50 * TEXT_S))
+    assert hint(seats) == HINT_S[0]
