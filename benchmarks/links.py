@@ -3,9 +3,9 @@
     python -m benchmarks.links [--streams 4] [--seconds 10] [--plot lag.png]
 
 For each link: the way of a block from the scheduler to the event loop; how late the loop wakes from a sleep of 1 ms beside a
-scheduler that never rests, with and without a busy agent on that loop; from `close` to `Closed`, by when the rows are free;
-from a stream's `cancel` to the end of its reader's loop, which is silence. For the process link also: from SIGKILL of the
-worker to the error of the last stream, and to the first audio of a new one.
+scheduler that never rests, with and without a busy agent on that loop; and, of streams that are cancelled and replaced over and
+over, from `cancel` to the end of the reader's loop, which is silence, and until the rows are free and this side knows. For the
+process link also: from SIGKILL of the worker to the error of the last stream, and to the first audio of a new one.
 """
 
 from __future__ import annotations
@@ -81,17 +81,21 @@ class Speaker:
                 self.over_s = now
                 self.over.set()
 
-    async def close(self) -> float:
-        """Seconds until its rows are free, and this side knows."""
-        began = time.monotonic()
+    async def close(self) -> None:
         self.session.close()
         await self.over.wait()
-        assert self.over_s is not None
-        return self.over_s - began
 
 
-async def silence(link: Link, voice: Voice, seed: int) -> float:
-    """Seconds from `cancel` until the stream's reader, in a task of its own, knows that nothing comes any more."""
+@dataclass
+class Cancelled:
+    """Streams that were cancelled while they spoke: seconds until the reader's loop ended, and until the rows were free."""
+
+    silence_s: list[float] = field(default_factory=list)
+    free_s: list[float] = field(default_factory=list)
+
+
+async def cancel_one(link: Link, voice: Voice, seed: int, into: Cancelled) -> None:
+    """A stream with a reader in a task of its own, cancelled at some time after its first or second chunk."""
     ended_s, chunks, cancelled = 0.0, 0, False
     taken = anyio.Event()
 
@@ -100,22 +104,36 @@ async def silence(link: Link, voice: Voice, seed: int) -> float:
         async for _ in stream:
             assert not cancelled, "a chunk came after the cancel"
             chunks += 1
-            if chunks == 2:
+            if chunks == 1 + seed % 2:
                 taken.set()
         ended_s = time.monotonic()
 
-    async with (
-        Stream(link, voice, params=PARAMS, seed=seed, lead_s=math.inf) as stream,
-        anyio.create_task_group() as group,
-    ):
-        stream.write(TEXT * 2)
-        stream.end()
-        group.start_soon(read)
-        await taken.wait()
-        await anyio.sleep(0.01 * (seed % 7))
-        began, cancelled = time.monotonic(), True
-        stream.cancel_nowait()
-    return ended_s - began
+    async with Stream(link, voice, params=PARAMS, seed=seed, lead_s=math.inf) as stream:
+        async with anyio.create_task_group() as group:
+            stream.write(TEXT * 2)
+            stream.end()
+            group.start_soon(read)
+            await taken.wait()
+            await anyio.sleep(0.005 * (seed % 7))
+            began, cancelled = time.monotonic(), True
+            stream.cancel_nowait()
+        into.silence_s.append(ended_s - began)
+        await stream.aclose()
+        into.free_s.append(time.monotonic() - began)
+
+
+async def cancel_many(link: Link, voice: Voice, count: int, together: int) -> Cancelled:
+    """So many, of which so many speak at a time: they are what keeps the scheduler from rest."""
+    into, seeds = Cancelled(), iter(range(count))
+
+    async def one_after_another() -> None:
+        for seed in seeds:
+            await cancel_one(link, voice, seed, into)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(together):
+            group.start_soon(one_after_another)
+    return into
 
 
 async def lags(seconds: float, work_s: float) -> list[float]:
@@ -147,7 +165,7 @@ async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: 
     print(f"\n{kind} link, started in {time.monotonic() - began:.1f} s")
     print(f"{'ms':44}{'p50':>9}{'p99':>9}{'max':>9}{'of':>8}", flush=True)
     try:
-        row("loop lag, nobody speaks", await lags(min(3.0, args.seconds), 0.0), series)
+        row("loop lag, nobody speaks", await lags(args.seconds, 0.0), series)
         speakers = [Speaker(link, voice) for _ in range(args.streams)]
         await anyio.sleep(2.0)
         for busy_s, name in ((0.0, "an idle agent"), (0.005, "an agent that works half the time")):
@@ -156,14 +174,13 @@ async def measure(kind: str, open_link: Callable[[], Link], voice: Voice, args: 
             rate = (sum(speaker.steps for speaker in speakers) - steps) / (time.monotonic() - began)
             print(f"    row steps per second: {rate:.0f}", flush=True)
         row("a block's way to the loop", [way for speaker in speakers for way in speaker.ways_s], series)
-        free = []
-        for _ in range(args.cancels):
-            speaker = speakers.pop(0)
-            free.append(await speaker.close())
-            speakers.append(Speaker(link, voice))
-            await anyio.sleep(0.03)
-        row("from close() to rows free, and known", free, series)
-        row("from cancel() to silence", [await silence(link, voice, seed) for seed in range(args.cancels)], series)
+        for speaker in speakers:
+            await speaker.close()
+        cancelled = await cancel_many(link, voice, args.cancels, args.streams)
+        row("from cancel() to silence", cancelled.silence_s, series)
+        row("from cancel() to rows free, and known", cancelled.free_s, series)
+        speakers = [Speaker(link, voice) for _ in range(args.streams)]
+        await anyio.sleep(1.0)
         if isinstance(link, AttachedLink):
             began = time.monotonic()
             other = await anyio.to_thread.run_sync(open_link)
@@ -197,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement of the loop")
-    parser.add_argument("--cancels", type=int, default=100)
+    parser.add_argument("--cancels", type=int, default=1000)
     parser.add_argument("--plot", type=Path, help="the event loop's lag, a PNG (needs matplotlib)")
     parser.add_argument("--weights", type=Path, help='a checkpoint folder other than "tiny", with a default voice')
     parser.add_argument("--links", nargs="+", choices=["process", "attached", "thread"], help="some of them only")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -31,9 +31,11 @@ class Choice:
     """Bits of the decoder's weights."""
     graphs: bool = False
     """Whole denoising steps are captured as CUDA graphs."""
+    threads: int = 1
+    """Of torch on the CPU: the decoder has so many, and the vocoder beside it."""
 
 
-def check_names(backend: str, dtype: str, quantise: int | None = None) -> None:
+def check_names(backend: str, dtype: str, quantise: int | None = None, threads: int | None = None) -> None:
     """Raise `ConfigError` for what means nothing, `BackendUnavailable` for a back-end that is known and not here.
 
     Imports neither torch nor a back-end.
@@ -46,6 +48,8 @@ def check_names(backend: str, dtype: str, quantise: int | None = None) -> None:
         raise ConfigError(f"quantise is {quantise!r}; give 8 or 4 bits, or None for weights as they are.")
     if quantise is not None and backend not in ("auto", "mlx"):
         raise ConfigError(f"quantise={quantise} is an option of backend='mlx'; {backend!r} runs weights as they are.")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; give at least 1, or None for what suits the machine.")
     if backend == "mlx" and find_spec("mlx") is None:
         raise BackendUnavailable(f"{_NO_MLX}, or use backend='dense'.")
     if backend == "flashinfer" and find_spec("flashinfer") is None:
@@ -54,13 +58,39 @@ def check_names(backend: str, dtype: str, quantise: int | None = None) -> None:
         raise ConfigError("FlashInfer's kernels take bfloat16 and float16; leave dtype out, or use backend='dense'.")
 
 
-def choose(backend: str = "auto", device: str = "auto", dtype: str = "auto", quantise: int | None = None) -> Choice:
+def choose(
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    quantise: int | None = None,
+    threads: int | None = None,
+) -> Choice:
     """Settle what "auto" leaves open: FlashInfer, else dense with CUDA graphs, else MLX on an Apple GPU, else dense.
 
     Imports torch. MLX on a CPU runs only when asked for by name. Raises as `check_names` does, `ConfigError` for a device torch
     has no name for and for `quantise` where the choice is not MLX, and `BackendUnavailable` for what is not in this machine.
     """
-    check_names(backend, dtype, quantise)
+    check_names(backend, dtype, quantise, threads)
+    choice = _choose(backend, device, dtype, quantise)
+    count = cpu_threads() if threads is None else threads
+    if choice.device != "cpu":
+        return replace(choice, threads=count)
+    each = f"{count} thread{'s' if count > 1 else ''} {'as asked' if threads else 'for this machine'}"
+    return replace(choice, threads=count, why=f"{choice.why}; {each}")
+
+
+def cpu_threads() -> int:
+    """Threads of torch for the decoder, and for the vocoder beside it: half of torch's number each, at least 1. Imports torch.
+
+    Torch's number is that of the cores this process may use, or what OMP_NUM_THREADS says. With all of them for both, the two
+    stand in each other's way (`benchmarks/load.py --threads`).
+    """
+    import torch
+
+    return max(1, torch.get_num_threads() // 2)
+
+
+def _choose(backend: str, device: str, dtype: str, quantise: int | None) -> Choice:
     import torch
 
     if backend == "mlx" or (backend == "auto" and device == "auto" and not torch.cuda.is_available() and _mlx_gpu()):

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from cf_agents.audio import AudioChunk, WavWriter
+from cf_agents.backends import cpu_threads
 from cf_agents.config import DecodeParams
 from cf_agents.errors import AudioError, CfAgentsError, ConfigError, TextError
 from cf_agents.stream import Stream
@@ -55,12 +56,6 @@ def say(args: argparse.Namespace, knobs: Mapping[str, Any], console: Console) ->
     if args.output and not args.file and args.output != STDOUT and not Path(args.output).absolute().parent.is_dir():
         raise AudioError(f"There is no folder for {args.output}; make it, or give another path with -o.")
     DecodeParams(**knobs)  # raises before anything is loaded
-    if args.threads is not None:
-        import torch
-
-        if args.threads < 1:
-            raise ConfigError(f"--threads is {args.threads}; give at least 1.")
-        torch.set_num_threads(args.threads)
     return anyio.run(_say_lines if args.file else _say_one, args, knobs, console)
 
 
@@ -192,7 +187,8 @@ async def _load(args: argparse.Namespace, console: Console) -> AsyncIterator[TTS
                 device=args.device,
                 quantise=args.quantise,
                 max_streams=args.streams,
-                # One speaker in a process of its own already, and `--threads` is set in it.
+                # One speaker in a process of its own already.
+                threads=cpu_threads() if args.threads is None else args.threads,
                 link="thread",
                 params=args.preset,
                 revision=args.revision,
@@ -304,9 +300,7 @@ def _tell_one(tts: TTS, stream: Stream, console: Console) -> None:
 
 
 def _tell_model(tts: TTS, console: Console) -> None:
-    import torch
-
-    threads = f", {torch.get_num_threads()} threads" if tts.choice.device == "cpu" else ""
+    threads = f", {tts.choice.threads} thread(s)" if tts.choice.device == "cpu" else ""
     console.print(Text(f"{tts.config.name}, {tts.choice.backend} on {tts.choice.device} in {tts.choice.dtype}{threads}", "dim"))
     if not tts.config.trained:
         console.print(Text("This model has random weights: nobody trained it, and what it says is noise.", "yellow"))

@@ -23,20 +23,16 @@ from cf_agents.serving import MODEL_FACTORY, Served
 def serve(args: argparse.Namespace, console: Console) -> None:
     """Run the command until SIGTERM, SIGINT, or `--idle` seconds without a client. Raises `CfAgentsError` with what to tell."""
     check_sockets()
-    check_names(args.backend, args.dtype, args.quantise)
-    for name, value, least in (("streams", args.streams, 1), ("threads", args.threads, 1), ("idle", args.idle, 0)):
+    check_names(args.backend, args.dtype, args.quantise, args.threads)
+    for name, value, least in (("streams", args.streams, 1), ("idle", args.idle, 0)):
         if value is not None and not value >= least:
             raise ConfigError(f"--{name} is {value}; give at least {least}.")
     with claimed(args.socket) as (address, lock), contextlib.ExitStack() as shown:
         progress = shown.enter_context(told(console, args.quiet)) or (lambda message: None)
         progress(f"Looking for {args.model}")
         checkpoint = open_model(args.model, revision=args.revision, local_files_only=args.offline, progress=not args.quiet)
-        asked = {"backend": args.backend, "device": args.device, "dtype": args.dtype, "quantise": args.quantise}
+        asked = {name: vars(args)[name] for name in ("backend", "device", "dtype", "quantise", "threads")}
         arguments = {"folder": str(checkpoint.folder.resolve()), "max_streams": args.streams, "choose": asked}
-        if args.threads is not None:
-            import torch
-
-            torch.set_num_threads(args.threads)
         host = Host(MODEL_FACTORY, arguments, progress)
 
         def ready() -> None:

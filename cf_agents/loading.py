@@ -42,8 +42,10 @@ VOICED_AT_ONCE = {"cpu": 4, "gpu": 64}
 def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progress: Callable[[str], None]) -> ThreadLink:
     """Read the weights and start a scheduler over them. Takes seconds and blocks; no thread runs if it raises.
 
-    The decoder runs in the chosen dtype, the vocoder in float32. Raises the errors of `Checkpoint.fill`.
+    The decoder runs in the chosen dtype, the vocoder in float32, and each of them on as many threads as were chosen: that sets
+    the number of torch for threads of this process that begin after this one. Raises the errors of `Checkpoint.fill`.
     """
+    torch.set_num_threads(choice.threads)
     tokenizer = checkpoint.tokenizer()
     progress("Reading the decoder")
     engine = load_engine(checkpoint, choice, ROWS_PER_STREAM * max_streams + SPARE_ROWS)

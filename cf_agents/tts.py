@@ -53,6 +53,7 @@ class _Request:
     dtype: Dtype
     device: str
     quantise: Quantise | None
+    threads: int | None
     max_streams: int
     link: Linked
     voices: Mapping[str, Voice | str | Path]
@@ -79,6 +80,7 @@ class _Asked(TypedDict):
     device: str
     dtype: Dtype
     quantise: Quantise | None
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class TTS:
         dtype: Dtype = "auto",
         device: str = "auto",
         quantise: Quantise | None = None,
+        threads: int | None = None,
         max_streams: int = 8,
         link: Linked = "process",
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
@@ -134,10 +137,13 @@ class TTS:
         checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 or 4 bits for the decoder's weights, with MLX only: smaller, and not the same tokens
-        (`benchmarks/metal.py`). max_streams: streams open at once, from `stream` to their last chunk, `cancel` or `aclose`,
-        whether they have something to say or not; each has room in the engine, and one more is `Busy` at once, for nobody waits
-        in line. link: where the model runs. "process" is a child process, which leaves this one its interpreter and its event
-        loop, and takes no torch into it (`make_voice` does); "thread" is a thread of this process, for notebooks and tests.
+        (`benchmarks/metal.py`). threads: of torch on the CPU, for the decoder and for the vocoder each; None takes what
+        `backends.cpu_threads` says, and with link="thread" the number that torch has in this process. max_streams: streams
+        open at once, from `stream` to their last chunk, `cancel` or `aclose`, whether they have something to say or not; each
+        has room in the engine, and one more is `Busy` at once, for nobody waits in line. link: where the model runs. "process"
+        is a child process, which leaves this one its interpreter, its event loop and the first right to a core (see
+        `links.command`), and takes no torch into it (`make_voice` does); "thread" is a thread of this process, for notebooks
+        and tests.
         voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name of a preset; None
         takes those that the checkpoint names. lead_s: how far synthesis may run ahead of playback. observers: told of every
         stream as it begins and ends, such as `metrics.Metrics` and `tracing.Tracing`. progress: told in words what is being
@@ -146,7 +152,7 @@ class TTS:
         Raises `ConfigError` for a name or number that means nothing and `BackendUnavailable` for a back-end that is not here
         yet. Entering the block raises the errors of `Checkpoint.open`, `Checkpoint.fill`, `backends.choose` and `Voice.load`.
         """
-        check_names(backend, dtype, quantise)
+        check_names(backend, dtype, quantise, threads)
         if link not in get_args(Linked):
             raise ConfigError(f"There is no link {link!r}; choose one of {', '.join(get_args(Linked))}.")
         if max_streams < 1:
@@ -157,6 +163,7 @@ class TTS:
             dtype=dtype,
             device=device,
             quantise=quantise,
+            threads=threads,
             max_streams=max_streams,
             link=link,
             voices=dict(voices),
@@ -179,6 +186,7 @@ class TTS:
         dtype: Dtype = "auto",
         device: str = "auto",
         quantise: Quantise | None = None,
+        threads: int | None = None,
         max_streams: int = 8,
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
         params: DecodeParams | str | None = None,
@@ -195,8 +203,8 @@ class TTS:
         path: its socket, in a folder that belongs to this user; `cf-agents serve --socket PATH` listens on one. start: whether
         to start a server where none is: the first that comes does, the others wait, and the server is nobody's child: it ends
         when it had no client for idle_s seconds. Left out, it is started if a model is given. model: what it must speak with,
-        as in `load`; None takes what a server has, and starts one with "pocket". backend, dtype, device, quantise: likewise,
-        where they are named; with max_streams they are what a server is started with.
+        as in `load`; None takes what a server has, and starts one with "pocket". backend, dtype, device, quantise, threads:
+        likewise, where they are named; with max_streams they are what a server is started with.
         The rest is as in `load`, and this process's own. Everything it takes is small: no torch, no weights.
 
         A server that dies fails every open stream with `WorkerDied`; a stream opened after that gets the next server, which is
@@ -217,6 +225,7 @@ class TTS:
             dtype=dtype,
             device=device,
             quantise=quantise,
+            threads=threads,
             max_streams=max_streams,
             voices=voices,
             params=params,
@@ -456,10 +465,16 @@ def _thread_link(
     request: _Request, checkpoint: Checkpoint, voices: Mapping[str, Voice], abandoned: threading.Event
 ) -> tuple[Link, Choice]:
     request.progress("Importing torch")
+    import torch
+
     from cf_agents.builtin import default_voice
     from cf_agents.loading import thread_link, warm_up
 
-    choice = choose(**_asked(request))
+    asked = _asked(request)
+    if request.threads is None:
+        # The number that this process has is its own business.
+        asked["threads"] = torch.get_num_threads()
+    choice = choose(**asked)
     link = thread_link(checkpoint, choice, request.max_streams, request.progress)
     warm_up(link, voices.get(DEFAULT_VOICE) or default_voice(checkpoint), checkpoint.config, request.progress)
     if abandoned.is_set():
@@ -489,7 +504,13 @@ def _folder(checkpoint: Checkpoint) -> str:
 
 
 def _asked(request: _Request) -> _Asked:
-    return {"backend": request.backend, "device": request.device, "dtype": request.dtype, "quantise": request.quantise}
+    return {
+        "backend": request.backend,
+        "device": request.device,
+        "dtype": request.dtype,
+        "quantise": request.quantise,
+        "threads": request.threads,
+    }
 
 
 def _params(params: DecodeParams | str) -> DecodeParams:

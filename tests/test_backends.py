@@ -152,3 +152,19 @@ def test_the_mlx_that_is_here_can_be_chosen() -> None:
     assert "mlx" not in unavailable()
     assert choose("mlx", quantise=8).quantise == 8
     assert choose("mlx", dtype="bfloat16").dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("torchs", "each"), [(1, 1), (2, 1), (3, 1), (8, 4)])
+def test_decoder_and_vocoder_share_the_threads_of_torch(torchs: int, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: torchs)
+    choice = choose("dense", "cpu")
+    assert choice.threads == each
+    assert choice.why.endswith(f"{each} thread{'s' if each > 1 else ''} for this machine")
+    asked = choose("dense", "cpu", threads=3)
+    assert asked.threads == 3
+    assert asked.why.endswith("3 threads as asked")
+
+
+def test_no_threads_are_none() -> None:
+    with pytest.raises(ConfigError, match="threads is 0"):
+        TTS.load("tiny", threads=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import random
 import threading
 import time
@@ -301,8 +300,7 @@ async def test_cancel_from_another_task_ends_a_waiting_reader() -> None:
         group.start_soon(read)
         await anyio.sleep(0.01)
         await stream.cancel()
-        with anyio.fail_after(1):
-            await ended.wait()
+        await ended.wait()
 
 
 async def test_leaving_the_block_cancels() -> None:
@@ -493,15 +491,13 @@ async def test_a_stream_iterated_to_its_end_needs_no_closing() -> None:
 
 
 async def test_synthesis_keeps_to_the_lead() -> None:
+    """Never more than the lead and a block of 0.16 s, which is begun within bounds, ahead of the clock, by any clock."""
     async with open_studio() as studio, studio.stream(lead_s=0.5) as stream:
-        write_in_pieces(stream, TEXT * 10)
-        await stream.__anext__()
         began = time.monotonic()
-        await anyio.sleep(0.3)
-        made = stream.stats.audio_s
-        elapsed = time.monotonic() - began
-        # A block of 0.16 s is begun while the lead is within bounds.
-        assert 0.5 < made < elapsed + 0.5 + 0.2
+        write_in_pieces(stream, TEXT * 3)
+        while (made := stream.stats.audio_s) < 2.5:
+            assert made < time.monotonic() - began + 0.5 + 0.16
+            await anyio.sleep(0.001)
 
 
 async def test_a_long_text_waits_as_it_was_written() -> None:
@@ -662,18 +658,29 @@ async def test_heard_is_what_the_places_of_the_whole_say() -> None:
             assert heard.text == TEXT[: len(heard.text)]
 
 
-async def test_the_loop_stays_free_while_the_decoder_burns() -> None:
-    """Loose, as the machine may be shared: the longest pause of the loop is far below a step."""
-    async with open_studio() as studio, studio.stream() as stream:
-        studio.decoder.step_s = 0.2
-        stream.write("Hello there, this is a sentence. ")
-        worst = 0.0
-        end = time.perf_counter() + 0.6
-        while time.perf_counter() < end:
-            before = time.perf_counter()
-            await anyio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - before)
-    assert worst < 0.15, json.dumps({"worst_s": worst})
+async def test_the_loop_turns_while_the_decoder_computes() -> None:
+    """A step of the decoder, and what the loop asks of it meanwhile: were the loop to wait for the step, neither would end."""
+    entered, turned = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    def compute(seeds: list[int]) -> None:
+        entered.set()
+        waited.append(turned.wait(10.0))
+
+    async with open_studio() as studio:
+        studio.decoder.on_step = compute
+        async with studio.stream() as stream:
+            write_in_pieces(stream, TEXT)
+            while not entered.is_set():  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+            other = studio.stream(8)
+            write_in_pieces(other, TEXT)
+            other.report_position(0.0)
+            await other.cancel()
+            turned.set()
+            await collect(stream)
+        await other.aclose()
+    assert all(waited)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -691,7 +698,7 @@ def test_a_loop_that_ends_without_closing_gives_the_rows_back(backend: str) -> N
     try:
         anyio.run(forget, backend=backend)
         # Far less than what has been submitted would take.
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 20
         while studio.rows_used:
             assert time.monotonic() < deadline
             time.sleep(0.001)

@@ -409,13 +409,15 @@ async def test_another_version_is_a_mismatch(shared: Studio, monkeypatch: pytest
 
 def test_a_server_with_another_model_is_refused_and_both_are_named() -> None:
     served = Served("models/a", Choice("dense", "cpu", "float32", "as asked"))
-    asked = {"backend": "auto", "device": "auto", "dtype": "auto", "quantise": None}
+    asked = {"backend": "auto", "device": "auto", "dtype": "auto", "quantise": None, "threads": None}
     Demand(None, asked).check(served)
     Demand("models/a", {**asked, "dtype": "float32"}).check(served)
     with pytest.raises(ServerMismatch, match=r"folder models/a, and folder models/b was asked"):
         Demand("models/b", asked).check(served)
     with pytest.raises(ServerMismatch, match=r"device cpu, and device cuda was asked"):
         Demand("models/a", {**asked, "device": "cuda"}).check(served)
+    with pytest.raises(ServerMismatch, match=r"threads 1, and threads 2 was asked"):
+        Demand("models/a", {**asked, "threads": 2}).check(served)
     first = Demand(None, asked)
     first.check(served)
     with pytest.raises(ServerMismatch):

@@ -12,9 +12,9 @@ import threading
 import time
 from pathlib import Path
 
-import anyio
 import numpy as np
 import pytest
+import torch
 
 from cf_agents import TTS
 from cf_agents.checkpoint import S3GEN_FILE
@@ -22,11 +22,13 @@ from cf_agents.config import DecodeParams
 from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
 from cf_agents.links import far as far_module
 from cf_agents.links.base import Failed, Segment
-from cf_agents.links.seats import Seats
+from cf_agents.links.command import NICENESS
+from cf_agents.links.far import TELLING_S, FarLink
 from cf_agents.links.process import ProcessLink
+from cf_agents.links.seats import Seats
 from cf_agents.links.wire import WIRE_VERSION
 from tests.fakes import fake_voice
-from tests.links.studios import FACTORY, Studio, open_studio, until
+from tests.links.studios import FACTORY, Kind, Studio, open_studio, until
 from tests.links.test_links import TEXT, Listener, check_sound, collect, write
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")]
@@ -77,7 +79,9 @@ async def test_a_child_begins_tells_and_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_child_that_dies_fails_every_stream_and_is_replaced(tmp_path: Path, how: signal.Signals) -> None:
+async def test_a_child_that_dies_fails_every_stream_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
     async with open_studio("process", tmp_path) as studio:
         studio.burn(0.002)
         streams = [write(studio.stream(seed), TEXT * 50) for seed in range(3)]
@@ -85,11 +89,13 @@ async def test_a_child_that_dies_fails_every_stream_and_is_replaced(tmp_path: Pa
             await anext(stream)
         idle = Listener()
         studio.link.open(fake_voice(), 1.0, idle)
-        began = time.monotonic()
+        patience: list[float] = []
+        cause = studio.process._child.cause
+        monkeypatch.setattr(studio.process._child, "cause", lambda s: (patience.append(s), cause(s))[1])
         pid = kill(studio, how)
         await idle.over.wait()
-        # benchmarks/links.py measures it; a shared machine gets a wide margin here.
-        assert time.monotonic() - began < 0.5
+        # Nobody who has a stream waits longer for what the child died of. benchmarks/links.py measures the whole.
+        assert patience == [TELLING_S] or how == signal.SIGTERM
         # A child that is asked to go closes its streams itself.
         error = StreamClosed if how == signal.SIGTERM else WorkerDied
         assert [type(event.error) for event in idle.events if isinstance(event, Failed)] == [error]
@@ -108,9 +114,41 @@ async def test_a_child_that_dies_fails_every_stream_and_is_replaced(tmp_path: Pa
         assert studio.rows_used == 0
 
 
+class Pause(threading.Event):
+    """Waits until `over`, instead of so many seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_s: list[float] = []
+        self.over = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.asked_s.append(timeout)
+        if timeout:
+            self.over.wait(20.0)
+        return self.is_set()
+
+
+@pytest.mark.parametrize("kind", ["process", "attached"])
+async def test_what_speaks_stands_behind_the_agent(tmp_path: Path, kind: Kind) -> None:
+    async with open_studio(kind, tmp_path) as studio:
+        assert isinstance(studio.link, FarLink)
+        assert studio.link.pid is not None
+        async with studio.stream() as stream:
+            await collect(write(stream, TEXT))
+        asked = min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
+        threads = os.listdir(f"/proc/{studio.link.pid}/task") if sys.platform == "linux" else [studio.link.pid]
+        assert len(threads) > 2 or sys.platform != "linux"
+        assert {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads} == {asked}
+
+
 async def test_deaths_in_a_row_bring_a_pause_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(far_module, "BACKOFF_S", (0.4, 0.6))
+    """The pause is longer than the test; it ends when the test says so."""
+    monkeypatch.setattr(far_module, "BACKOFF_S", (40.0, 60.0))
     async with open_studio("process", tmp_path) as studio:
+        closed = Pause()
+        monkeypatch.setattr(studio.process, "_closed", closed)
         pid = kill(studio)
         await restarted(studio, pid)
         async with studio.stream(1) as stream:
@@ -119,8 +157,10 @@ async def test_deaths_in_a_row_bring_a_pause_with_a_hint(tmp_path: Path, monkeyp
             await until(lambda: studio.process.pid != pid)
             with pytest.raises(Busy, match="started in") as caught:
                 studio.stream(2)
-        assert 0.2 < caught.value.retry_after_s <= 0.4
-        await anyio.sleep(caught.value.retry_after_s + 0.01)
+        assert 20.0 < caught.value.retry_after_s <= 40.0
+        await until(lambda: closed.asked_s == [0.0, 40.0])
+        studio.process._retry_at = 0.0
+        closed.over.set()
         async with studio.stream(3) as stream:
             check_sound(await collect(write(stream, TEXT)), 3)
 
@@ -172,7 +212,8 @@ def test_loading_that_is_abandoned_ends_at_once(told_first: bool) -> None:
     began = time.monotonic()
     with pytest.raises(StreamClosed):
         link.wait(abandoned)
-    assert time.monotonic() - began < 2.0
+    # Building takes a minute.
+    assert time.monotonic() - began < 40.0
     assert link.pid is None
 
 
@@ -303,7 +344,7 @@ def test_a_child_dies_with_its_parent_while_a_fork_holds_its_socket(tmp_path: Pa
 
 
 def gone(pid: int) -> None:
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 20.0
     while alive(pid) and not is_zombie(pid):
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -320,7 +361,7 @@ def test_a_parent_that_forgets_to_close_can_leave(tmp_path: Path) -> None:
     ran, pid = parent(tmp_path, "")
     assert ran.stdout is not None
     ran.stdout.close()
-    assert ran.wait(10) == 0
+    assert ran.wait(60) == 0
     gone(pid)
 
 
@@ -362,10 +403,28 @@ def test_the_agents_process_has_no_torch(tmp_path: Path) -> None:
     ran, _ = parent(tmp_path, "studio.link.close(); sys.exit('torch' in sys.modules)")
     assert ran.stdout is not None
     ran.stdout.close()
-    assert ran.wait(20) == 0
+    assert ran.wait(60) == 0
 
 
 QUICK = DecodeParams(steps=2, max_tokens=24)
+
+
+@pytest.mark.parametrize(("asked", "had"), [(None, 4), (3, 3)])
+async def test_torch_has_the_threads_that_were_asked_for_and_else_its_own(
+    tiny_folder: Path, asked: int | None, had: int
+) -> None:
+    before, found = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(4)
+    try:
+        async with TTS.load(tiny_folder, device="cpu", link="thread", threads=asked) as tts:
+            # As in the scheduler's, which began like this one.
+            thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+            assert tts.choice.threads == had
+    finally:
+        torch.set_num_threads(before)
+    assert found == [had]
 
 
 async def test_a_model_speaks_alike_through_both_links(tiny_folder: Path) -> None:
