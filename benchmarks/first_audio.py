@@ -23,6 +23,7 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe  # noqa: E402
+
+if TYPE_CHECKING:
+    from cf_agents.voice import Voice
 
 TEXT = "the train to the harbour leaves in a quarter of an hour from the platform behind you"
 PROMPT_TOKENS = 75
@@ -58,7 +62,16 @@ def checkpoint(folder: Path) -> Path:
     return folder
 
 
-# The two programs: read a line, speak once, answer with a line of JSON.
+def drawn_voice() -> Voice:
+    """The voice as ours."""
+    from cf_agents.engines.base import Conditioning
+    from cf_agents.voice import Voice
+
+    given = voice_arrays()
+    return Voice(Conditioning(given.pop("speaker"), given.pop("prompt_tokens")), **given)
+
+
+# The two programs: read how many are to speak at once, let them speak, answer with a line of JSON. Ours is asked for one.
 
 
 def serve_peer(folder: Path, dtype: str, threads: int, tokens: int) -> None:
@@ -94,29 +107,30 @@ def serve_peer(folder: Path, dtype: str, threads: int, tokens: int) -> None:
         },
     )
     print("ready", file=answers, flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        count = int(line)
         start = time.perf_counter()
-        wave = tts.generate(TEXT, max_speech_tokens=tokens, backend="torch")
+        if count == 1:
+            waves = [tts.generate(TEXT, max_speech_tokens=tokens, backend="torch")]
+        else:
+            given = {"conds_list": [tts.conds] * count, "max_speech_tokens": tokens, "backend": "torch"}
+            waves = tts.generate_batch([TEXT] * count, **given)
         total = time.perf_counter() - start
-        print(json.dumps({"first": total, "total": total, "seconds": wave.shape[-1] / 24000}), file=answers, flush=True)
+        seconds = sum(wave.shape[-1] for wave in waves) / 24000
+        print(json.dumps({"first": total, "total": total, "seconds": seconds}), file=answers, flush=True)
 
 
 def serve_ours(folder: Path, dtype: str, threads: int, tokens: int) -> None:
     import anyio
-    import torch
 
     from cf_agents.backends import choose
     from cf_agents.checkpoint import Checkpoint
     from cf_agents.config import DecodeParams
-    from cf_agents.engines.base import Conditioning
     from cf_agents.links.base import Audio, Closed, Event, Failed, Segment
     from cf_agents.loading import thread_link
-    from cf_agents.voice import Voice
 
-    torch.set_num_threads(threads)
-    given = voice_arrays()
-    voice = Voice(Conditioning(given.pop("speaker"), given.pop("prompt_tokens")), **given)
-    link = thread_link(Checkpoint.open(folder), choose("dense", "cpu", dtype), 1, lambda _: None)
+    voice = drawn_voice()
+    link = thread_link(Checkpoint.open(folder), choose("dense", "cpu", dtype, threads=threads), 1, lambda _: None)
 
     async def speak(seed: int) -> dict[str, float]:
         arrived: list[tuple[float, int]] = []
@@ -163,9 +177,9 @@ class Program:
         )
         self._read()
 
-    def speak(self) -> dict[str, float]:
+    def speak(self, count: int = 1) -> dict[str, float]:
         assert self._process.stdin is not None
-        self._process.stdin.write("speak\n")
+        self._process.stdin.write(f"{count}\n")
         self._process.stdin.flush()
         return json.loads(self._read())
 

@@ -96,7 +96,8 @@ class Cancelled:
 
 async def cancel_one(link: Link, voice: Voice, seed: int, into: Cancelled) -> None:
     """A stream with a reader in a task of its own, cancelled at some time after its first or second chunk."""
-    ended_s, chunks, cancelled = 0.0, 0, False
+    began = ended_s = 0.0
+    chunks, cancelled = 0, False
     taken = anyio.Event()
 
     async def read() -> None:

@@ -7,9 +7,9 @@ Load: streams arrive at random (Poisson) whether or not earlier ones are done, s
 10 ms, as a language model writes, or whole, and read as fast as audio comes; a share of them is cancelled on the way. Told are
 the time to the first sample over -60 dBFS, the real-time factor, who ran dry against real-time playback, and who was refused.
 
-Together: the same texts one after another and all at once, in turn, on one loaded model. With PEER (see
-`benchmarks/peer_environment.sh`) also the published package on the same full-size weights, one text after another, which is
-all that its Python interface does; the static batch of its command line is not measured.
+Together: the same text one after another and all at once, in turn, on one loaded model. With PEER (see
+`benchmarks/peer_environment.sh`) also the published package on the same full-size weights, one text alone and all of them as
+the static batch of its `generate_batch`: all are known before it begins, and none is heard before the last is done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 import anyio
 import numpy as np
 
-from benchmarks.first_audio import Program
+from benchmarks.first_audio import TEXT, Program, drawn_voice
 from benchmarks.machine import describe
 from cf_agents import TTS, Busy, CfAgentsError, DecodeParams, Stream, StreamStats
 
@@ -89,7 +89,7 @@ async def visit(tts: TTS, text: str, cancel_after_s: float, seed: int, args: arg
 async def load(args: argparse.Namespace) -> None:
     source, into = random.Random(args.seed), Outcomes()
     async with TTS.load(args.model, **options(args)) as tts:
-        print(f"{tts.config.name}, {tts.choice.backend} on {tts.choice.device} in {tts.choice.dtype}, {args.link} link")
+        print(f"{tts.config.name}, {tts.choice.why}, {args.link} link")
         began = time.monotonic()
         async with anyio.create_task_group() as group:
             arrives_s = source.expovariate(args.rate)
@@ -150,7 +150,7 @@ async def say_all(tts: TTS, count: int, args: argparse.Namespace, together: bool
         nonlocal audio_s
         stream = tts.stream(args.voice, seed=seed, params=params, lead_s=1e9)
         async with stream:
-            stream.write(TEXTS[2])
+            stream.write(TEXT if args.weights else TEXTS[2])
             stream.end()
             async for _ in stream:
                 pass
@@ -169,12 +169,15 @@ async def say_all(tts: TTS, count: int, args: argparse.Namespace, together: bool
 
 async def compare(args: argparse.Namespace) -> None:
     count = args.together
-    peer = Program(args.peer_python, "peer", args) if args.peer_python else None
+    peer = None
+    if args.peer_python:
+        dtype, threads = "float32" if args.dtype == "auto" else args.dtype, args.threads or os.cpu_count()
+        peer = Program(args.peer_python, "peer", argparse.Namespace(**vars(args) | {"dtype": dtype, "threads": threads}))
     ratios: list[float] = []
-    lasts: list[float] = []
+    voices = {args.voice: drawn_voice()} if args.weights else {}
     try:
-        async with TTS.load(args.weights or args.model, **options(args)) as tts:
-            print(f"{tts.config.name}, {tts.choice.backend} on {tts.choice.device} in {tts.choice.dtype}, {args.link} link")
+        async with TTS.load(args.weights or args.model, **options(args), voices=voices) as tts:
+            print(f"{tts.config.name}, {tts.choice.why}, {args.link} link")
             await say_all(tts, 1, args, together=False)
             for turn in range(1, args.repeats + 1):
                 alone_s, _, audio_s = await say_all(tts, count, args, together=False)
@@ -187,9 +190,15 @@ async def compare(args: argparse.Namespace) -> None:
                     flush=True,
                 )
                 if peer is not None:
-                    peer_s = sum([(await anyio.to_thread.run_sync(peer.speak))["total"] for _ in range(count)])
-                    lasts.append(last_s / peer_s)
-                    print(f"   the published package, one after another: {peer_s:.2f} s; last first audio {lasts[-1]:.3f} x")
+                    one_s = (await anyio.to_thread.run_sync(peer.speak))["total"]
+                    spoken = await anyio.to_thread.run_sync(peer.speak, count)
+                    print(
+                        f"   the published package: one alone {one_s:.2f} s, {count} as a static batch {spoken['total']:.2f} s "
+                        f"({count * one_s / spoken['total']:.2f} x, {spoken['seconds'] / spoken['total']:.2f} s of audio a "
+                        f"second); ours together takes {together_s / spoken['total']:.2f} x, and its last one is heard after "
+                        f"{last_s / spoken['total']:.3f} x as long",
+                        flush=True,
+                    )
     finally:
         if peer is not None:
             peer.close()
@@ -197,7 +206,8 @@ async def compare(args: argparse.Namespace) -> None:
 
 
 def options(args: argparse.Namespace) -> dict:
-    return {"max_streams": args.max_streams, "link": args.link, "backend": args.backend, "dtype": args.dtype}
+    names = ("max_streams", "link", "backend", "dtype", "threads")
+    return {name: vars(args)[name] for name in names}
 
 
 def main() -> None:
@@ -207,7 +217,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--link", default="process", choices=["process", "thread"])
-    parser.add_argument("--threads", type=int, default=1, help="of torch, for each of its callers")
+    parser.add_argument("--threads", type=int, help="as of TTS.load; the published package gets as many, or one for each core")
     parser.add_argument("--max-streams", type=int, default=8)
     parser.add_argument("--rate", type=float, default=0.3, help="streams a second")
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -223,11 +233,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.peer_python and not args.weights:
         parser.error("--peer-python needs --weights")
-    # The child of a process link takes it over; torch is not here yet.
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)
     if args.together:
         args.max_streams = max(args.max_streams, args.together)
-    print(f"{describe()}; {args.threads} thread(s); load {os.getloadavg()[0]:.1f}")
+    print(f"{describe()}; load {os.getloadavg()[0]:.1f}")
     anyio.run(compare if args.together else load, args)
 
 

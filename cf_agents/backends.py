@@ -1,4 +1,4 @@
-"""Which back-end, device and number format a machine gets, and why. Knows nothing of checkpoints or speech."""
+"""Which back-end, device, number format and threads a machine gets, and why. Knows nothing of checkpoints or speech."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-NICENESS = 10
-"""Of Unix, on top of what this process has."""
+NICENESS = 5
+"""Of Unix, on top of what this process has: a third of the share of a core, beside somebody who never rests on it."""
 
 # Before any thread, for niceness is a thread's on Linux. The package is found where this process found it, and nothing in the
 # current folder instead.
