@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ears import PhoneListener, align
+from benchmarks.ears import PhoneListener, Pocketsphinx, align
 from benchmarks.knobs import parse_knobs
+from benchmarks.pronunciation import pronunciation
 from cf_agents.config import DecodeParams
 from training import recogniser
+from training.config import SPEAKERS
 from training.recogniser import Phone, Recogniser, RecogniserStage, labels_of, runs, steady, told
-from training.speech import PHONES, Spoken, Word, available
+from training.speech import PHONES, Spoken, Word, available, speak
 from training.text import sentences
 
 TEXT = "tell me now"
@@ -112,6 +114,23 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     noise = np.random.default_rng(0).standard_normal(24_000).astype(np.float32)
     assert all(0 <= phone.begin < phone.end <= 50 for phone in net.hear(noise))
     assert net.hear(noise[:100]) == []
+
+
+@pytest.mark.skipif(not available(), reason="libespeak-ng, a Debian package, is not installed")
+def test_words_that_no_dictionary_has_are_listened_for() -> None:
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed: pip install pocketsphinx")
+    texts = ("the swagman filled his tuckerbag.", "optative verb endings.", "the oracular sayings of poets.", "The cat's away!")
+    ear = Pocketsphinx()
+    assert ear.words(texts[3]) == "the cat's away"
+    ear.expect(texts)
+    heard = [said is not None and ear.hears(said.wave) for said in (speak(text, SPEAKERS[1]) for text in texts)]
+    assert heard == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(not available(), reason="libespeak-ng, a Debian package, is not installed")
+def test_a_pronunciation_is_in_arpabet() -> None:
+    assert pronunciation("swagman") == "S W AE G M AH N"
+    assert pronunciation("") == ""
 
 
 def test_knobs_of_a_line() -> None:

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from training import flow
 from training.decoder import CONTINUED
 from training.stages import STAGES, Work, run
 
@@ -20,16 +21,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the usual number")
     parser.add_argument("--processes", type=int, default=1, help="of data generation, or of the decoder's training")
     parser.add_argument("--rank", type=int, default=0, help="which of the decoder's processes this is")
-    parser.add_argument("--start", type=Path, help="checkpoint folder whose decoder is gone on with (shard, decoder, export)")
+    parser.add_argument("--start", type=Path, help="checkpoint folder that is gone on from, with data of shard and sound")
     parser.add_argument("--shard", type=int, default=0, help="number of the shard to make")
-    parser.add_argument("--minutes", type=float, help="train the decoder for so long instead of for a number of steps")
+    parser.add_argument("--minutes", type=float, help="train the decoder or the flow for so long, not for a number of steps")
     parser.add_argument("--target", type=Path, help="where the checkpoint is exported to")
     chosen = parser.parse_args()
     started = {"processes": chosen.processes, "rank": chosen.rank, "target": chosen.target}
     work = Work(chosen.work, **started, start=chosen.start, shard=chosen.shard)
     if chosen.start is not None or chosen.minutes is not None:
-        stage = CONTINUED if chosen.start is not None else work.plan.decoder
-        work = replace(work, plan=replace(work.plan, decoder=replace(stage, minutes=chosen.minutes)))
+        plan = replace(work.plan, decoder=CONTINUED, flow=flow.CONTINUED) if chosen.start is not None else work.plan
+        stages = {name: replace(getattr(plan, name), minutes=chosen.minutes) for name in ("decoder", "flow")}
+        work = replace(work, plan=replace(plan, **stages))
     if chosen.steps is not None:
         if chosen.stage not in TRAINED:
             parser.error(f"--steps goes with {', '.join(TRAINED)}")

@@ -49,23 +49,23 @@ def mixed(side: Side, seed: int = 0, folder: Path = FOLDER) -> Iterator[str]:
     def one() -> str:
         """A sentence on its own."""
         draw = chooser.random()
-        if draw < 0.38:
+        if draw < 0.15:
             return next(templates)
-        return next(opened) if draw < 0.76 else _drawn(side, lambda: written(chooser, known))
+        return next(opened) if draw < 0.8 else _drawn(side, lambda: written(chooser, known))
 
     while True:
         draw = chooser.random()
-        if draw < 0.09:
+        if draw < 0.06:
             # The fixed ones belong to training, every one.
             fixed = side == "train" and chooser.random() < 0.5
             text = chooser.choice(SHORT) if fixed else _drawn(side, lambda: _short(chooser, known))
-        elif draw < 0.17:
+        elif draw < 0.18:
             text = _drawn(side, lambda: _words(chooser, net))
-        elif draw < 0.25:
+        elif draw < 0.26:
             text = _joined(one, chooser.randint(80, _MERGED))
-        elif draw < 0.275:
+        elif draw < 0.295:
             text = _joined(one, chooser.randint(_MERGED, LONGEST))
-        elif draw < 0.31:
+        elif draw < 0.325:
             text = _drawn(side, lambda: _cut(one(), chooser))
         else:
             text = one()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -109,16 +109,24 @@ def crop(data: Dataset, count: int, tokens: int, chooser: np.random.Generator) -
     return data.offsets[chosen] + chooser.integers(0, data.lengths[chosen] - tokens + 1)
 
 
-def write(folder: Path, side: Side, utterances: int, *, processes: int = 1, seed: int = 0) -> None:
-    """Generate a data set of `utterances` sentences, each by a speaker drawn by its number; an existing one is kept.
+def write(
+    folder: Path,
+    side: Side,
+    utterances: int,
+    *,
+    processes: int = 1,
+    seed: int = 0,
+    source: Callable[[Side, int], Iterator[str]] = sentences,
+) -> None:
+    """Generate a data set of `utterances` texts, each by a speaker drawn by its number; an existing one is kept.
 
-    The index is written last, so that a folder without one is begun again.
+    source: texts of a side and a seed. The index is written last, so that a folder without one is begun again.
     """
     if (folder / INDEX_FILE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     chooser = np.random.default_rng(seed)
-    jobs = [(text, int(chooser.integers(len(SPEAKERS)))) for text in islice(sentences(side, seed), utterances)]
+    jobs = [(text, int(chooser.integers(len(SPEAKERS)))) for text in islice(source(side, seed), utterances)]
     index: dict[str, list] = {"text": [], "speaker": [], "tokens": [], "words": []}
     files = {name: (folder / name).open("wb") for name in ("wave.i16", "mel.f16", "heard.f16", "phones.u8", "place.f32")}
     try:

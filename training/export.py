@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cf_agents.checkpoint import CONFIG_FILE, T3_FILE, TOKENIZER_FILE, Checkpoint
+from cf_agents.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint
 from cf_agents.config import SAMPLE_RATE, ModelConfig
 from cf_agents.models.layout import DIRECTION, GAIN, released_layout
-from cf_agents.models.t3 import T3
 from training.characters import tokenizer_json
 from training.config import SPEAKERS, Speaker
 from training.speech import TOKEN_SAMPLES, speak
@@ -49,15 +48,18 @@ def write(folder: Path, config: ModelConfig, networks: Mapping[str, Mapping[str,
     check_size(folder)
 
 
-def replace_decoder(source: Path, target: Path, decoder: T3) -> None:
-    """Make `target` the checkpoint `source` with another decoder: every other file as it is there, byte by byte.
+def replace_networks(source: Path, target: Path, networks: Mapping[str, Mapping[str, nn.Module]]) -> None:
+    """Make `target` the checkpoint `source` with other `networks` (as in `write`); all else is kept, bit by bit.
 
     Raises as `write` does.
     """
     if target.resolve() != source.resolve():
         shutil.copytree(source, target, dirs_exist_ok=True)
-    tensors = stored(decoder, "")
-    save_file(tensors, target / T3_FILE, {"format": "pt"})
+    for file, modules in networks.items():
+        kept = {name: value for name, value in load_file(source / file).items() if not name.startswith(tuple(modules))}
+        for prefix, module in modules.items():
+            kept.update(stored(module, prefix))
+        save_file(kept, target / file, {"format": "pt"})
     Checkpoint.open(target).verify()
     check_size(target)
 

@@ -17,6 +17,7 @@ Shapes: N rows, L tokens, T = 2 L frames, A look-ahead, M mel bins.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from cf_agents.models.reference.xvector import XVector
 from training.data import Dataset
 from training.flow_data import LONG, USUAL, FlowBatch, FlowBatches, RowShape
 from training.hift import MEL_MEAN, MEL_STD
-from training.loop import LossParts, Schedule, Trainer, load_newest
+from training.loop import Deadline, LossParts, Schedule, Trainer, load_newest
 from training.speaker import embeddings
 
 FSQ_DIGITS = 8
@@ -80,6 +81,21 @@ def trainable(config: FlowConfig) -> Flow:
     return flow
 
 
+@torch.no_grad()
+def continued(shipped: Flow) -> Flow:
+    """A trainable flow that is what `shipped` is: its table as sums of digit vectors and what these leave over."""
+    flow = trainable(shipped.config)
+    state = shipped.state_dict()
+    table = state.pop("input_embedding.weight")
+    flow.load_state_dict(state, strict=False)
+    embedding = flow.get_submodule("input_embedding.parametrizations.weight")
+    digits = embedding.get_submodule("0")
+    assert isinstance(digits, FromDigits)
+    digits.basis.copy_(torch.linalg.pinv(digits.digits.double()).matmul(table.double()))
+    embedding.get_parameter("original").copy_(table - digits.digits @ digits.basis)
+    return flow
+
+
 def plain(flow: Flow) -> Flow:
     """A copy of a trained flow with the embedding as one table: what ships."""
     state = {name: value for name, value in flow.state_dict().items() if not name.startswith("input_embedding.")}
@@ -118,6 +134,29 @@ def losses(flow: Flow, batch: FlowBatch, split: bool) -> dict[str, Tensor]:
     error = (made - target).square().mean(-1) * weight / MEL_STD**2
     distance = (mean - batch.mel).abs().mean(-1) * weight
     return {"velocity": error[long:].sum(), "step": error[:long].sum(), "mean": MEAN_WEIGHT * distance.sum()}
+
+
+def served_losses(flow: Flow, batch: FlowBatch) -> dict[str, Tensor]:
+    """Terms of the objective of a flow that is served at temperature 0: what it then gives, and the encoder's output.
+
+    The served steps are taken one after the other with gradients through both, from no noise, so that the network learns the
+    one way that it will go. "mel": L1 of natural log, prompt frames for less.
+    """
+    rows, frames, bins = batch.mel.shape
+    who, known = attention(flow.config, batch)
+    mean = flow.encode(F.pad(batch.tokens, (0, flow.config.lookahead_tokens), value=ABSENT), who)
+    speaker = flow.spk_embed_affine_layer(F.normalize(batch.speaker, dim=1))[:, None].expand_as(mean)
+    fixed = torch.cat([mean, speaker, batch.mel * known[..., None]], -1)
+    mask = who.doubled().mask
+    assert mask is not None
+    x, steps = batch.mel.new_zeros(rows, frames, bins), flow.decoder.steps
+    for step in range(steps):
+        ends = (torch.full((rows,), (step + more) / steps) for more in (0, 1))
+        x = x + velocity(flow.decoder.estimator, x, fixed, *ends, mask) / steps
+    weight = torch.where(known, PROMPT_WEIGHT, 1.0)
+    weight = weight / weight.sum(1, keepdim=True) / rows  # [N, T]
+    made, meant = (((each - batch.mel).abs().mean(-1) * weight).sum() for each in (x, mean))
+    return {"mel": made, "mean": MEAN_WEIGHT * meant}
 
 
 def attention(config: FlowConfig, batch: FlowBatch) -> tuple[Reach, Tensor]:
@@ -177,22 +216,47 @@ class FlowStage:
     usual: RowShape = USUAL
     long: RowShape = LONG
     save_every: int = 200
+    minutes: float | None = None
+    """Train for so long instead of for `steps`, see `decoder.DecoderStage`."""
+    mean: float | None = None
+    """See `loop.Trainer`."""
 
 
-def train(data: Dataset, held_out: Dataset, net: XVector, folder: Path, config: FlowConfig, stage: FlowStage) -> Flow:
-    """Train, or go on training, with the speaker vectors of `net`, and return the network as it ships."""
+CONTINUED = FlowStage(warm_up=50, learning_rate=1e-3, mean=0.98)
+"""Going on from a checkpoint folder."""
+
+
+def train(
+    data: Dataset,
+    held_out: Dataset,
+    net: XVector,
+    folder: Path,
+    config: FlowConfig,
+    stage: FlowStage,
+    start: Flow | None = None,
+) -> Flow:
+    """Train, or go on training, with the speaker vectors of `net`, and return the network as it ships.
+
+    `start` is trained further in place of first weights, and for the way it is served alone (`served_losses`).
+    """
     chooser = np.random.default_rng(0)
     speakers = [embeddings(net, data, int(speaker), RECORDINGS, chooser) for speaker in np.unique(data.speakers)]
     torch.manual_seed(0)
-    flow = trainable(config)
+    flow = trainable(config) if start is None else continued(start)
     optimiser = torch.optim.AdamW(flow.parameters(), stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    trainer = Trainer(folder, flow, [optimiser], Schedule(stage.steps, stage.warm_up), save_every=stage.save_every)
+    schedule = Schedule(stage.steps, stage.warm_up)
+    if stage.minutes is not None:
+        schedule = Deadline(time.time() + 60 * stage.minutes, 30 * stage.minutes, stage.warm_up)
+    trainer = Trainer(folder, flow, [optimiser], schedule, save_every=stage.save_every, mean=stage.mean)
     torch.manual_seed(trainer.step)
     batches = FlowBatches(data, speakers, stage.usual, stage.long, seed=0)
     held = FlowBatches(held_out, speakers, stage.usual, stage.long, seed=1)
 
     def step_losses(step: int) -> LossParts:
-        parts = losses(flow, batches.draw(step), split=step >= stage.split_from * stage.steps)
+        batch = batches.draw(step)
+        parts = (
+            losses(flow, batch, split=step >= stage.split_from * stage.steps) if start is None else served_losses(flow, batch)
+        )
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     trainer.run(step_losses, lambda: evaluate(flow, held))

@@ -4,7 +4,7 @@ data  ->  tokenizer  ->  tokenise  ->  encoder  ->  decoder  ->  export
   |                         `------->  flow  ->  adapt  ----------^
   `------------------------  hift  -------------^
 
-Or on from a checkpoint folder: shard  ->  decoder  ->  export
+Or on from a checkpoint folder: shard  ->  decoder  ->  export, and for its sound: sound  ->  flow  ->  adapt  ->  export
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
 from cf_agents.config import ModelConfig
@@ -23,6 +24,7 @@ from training import decoder, encoder, export, flow, hift, ranks, remake, speake
 from training.config import POCKET
 from training.corpus import mixed
 from training.hift import ADAPTATION, HiFTStage
+from training.loop import newest_state
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def tokenise(work: Work) -> None:
     module = tokenizer.load(work.folder / "tokenizer", work.config)
     for name in ("held_out", "small", "train"):
         if (work.folder / "data" / name / datasets.INDEX_FILE).exists():
-            tokenizer.tokenise(work.data(name), module)
+            tokenizer.tokenise(work.data(name), module.net)
 
 
 def train_encoder(work: Work) -> None:
@@ -95,6 +97,11 @@ def train_encoder(work: Work) -> None:
 
 def train_flow(work: Work) -> None:
     """Tokens to mel."""
+    if work.start is not None:
+        plan, kept = work.plan.flow, start.flow(work.start)
+        data, held_out = work.data("small"), work.data("held_out")
+        flow.train(data, held_out, start.speaker_net(work.start), work.folder / "flow", work.config.flow, plan, kept)
+        return
     net = speaker.speaker_net(work.folder / "xvector.safetensors", work.data("small"), work.config.xvector)
     flow.train(work.data("train"), work.data("held_out"), net, work.folder / "flow", work.config.flow, work.plan.flow)
 
@@ -107,12 +114,15 @@ def train_hift(work: Work) -> None:
 def adapt_hift(work: Work) -> None:
     """The vocoder again, now with half of its mel made by the flow."""
     config, small = work.config, work.data("small")
-    net = speaker.speaker_net(work.folder / "xvector.safetensors", small, config.xvector)
     made = work.folder / "data" / "remade"
+    if work.start is None:
+        net = speaker.speaker_net(work.folder / "xvector.safetensors", small, config.xvector)
+        first = hift.load(work.folder / "hift", config.hift)
+    else:
+        net, first = start.speaker_net(work.start), start.hift(work.start)
     remake.remake(small, work.plan.remade_utterances, flow.load(work.folder / "flow", config.flow), net, made)
-    start = hift.load(work.folder / "hift", config.hift)
     sets = [small, datasets.Dataset(made)]
-    hift.train(sets, work.data("held_out"), work.folder / "adapt", config.hift, work.plan.adapt, start)
+    hift.train(sets, work.data("held_out"), work.folder / "adapt", config.hift, work.plan.adapt, first)
 
 
 def make_shard(work: Work) -> None:
@@ -123,6 +133,18 @@ def make_shard(work: Work) -> None:
         shard = work.shard if side == "train" else 0
         texts = islice(mixed(side, shard), count)
         token_data.write(root / side / f"{shard:03d}", _started(work), texts, processes=work.processes, seed=shard)
+
+
+def make_sound(work: Work) -> None:
+    """Speech and its tokens for a flow and a vocoder that go on from the folder `start`."""
+    net, plan = token_data.speech_tokenizer(_started(work)), work.plan
+    counts: tuple[tuple[str, datasets.Side, int], ...] = (
+        ("held_out", "held_out", plan.held_out_utterances),
+        ("small", "train", plan.small_utterances),
+    )
+    for name, side, count in counts:
+        datasets.write(work.folder / "data" / name, side, count, processes=work.processes, seed=1, source=mixed)
+        tokenizer.tokenise(work.data(name), net)
 
 
 def _started(work: Work) -> Path:
@@ -155,11 +177,20 @@ def train_decoder(work: Work) -> None:
 
 
 def write_checkpoint(work: Work) -> None:
-    """Everything into `target`, or into the work folder's `pocket`; with `start`, its files with the trained decoder."""
+    """Everything into `target`, or into the work folder's `pocket`; with `start`, that and what was trained on from it."""
     config = work.config
     if work.start is not None:
-        decoded = decoder.load(work.folder / "decoder", config.t3)
-        export.replace_decoder(work.start, work.target or work.folder / "pocket", decoded)
+        trained: dict[str, dict[str, nn.Module]] = {}
+        if newest_state(work.folder / "decoder") is not None:
+            trained[T3_FILE] = {"": decoder.load(work.folder / "decoder", config.t3)}
+        sound: dict[str, nn.Module] = {}
+        if newest_state(work.folder / "flow") is not None:
+            sound["flow."] = flow.load(work.folder / "flow", config.flow)
+        if newest_state(work.folder / "adapt") is not None:
+            sound["mel2wav."] = hift.load(work.folder / "adapt", config.hift)
+        if sound:
+            trained[S3GEN_FILE] = sound
+        export.replace_networks(work.start, work.target or work.folder / "pocket", trained)
         return
     export.write(
         work.target or work.folder / "pocket",
@@ -182,6 +213,7 @@ def write_checkpoint(work: Work) -> None:
 STAGES: dict[str, Callable[[Work], None]] = {
     "data": make_data,
     "shard": make_shard,
+    "sound": make_sound,
     "tokenizer": train_tokenizer,
     "tokenise": tokenise,
     "encoder": train_encoder,

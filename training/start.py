@@ -1,4 +1,4 @@
-"""Training on from a checkpoint folder, with nothing of the run that made it: its decoder, its voices, its speech tokenizer.
+"""Training on from a checkpoint folder, with nothing of the run that made it: its networks, its voices, its speech tokenizer.
 
 The folder holds tables where training has sums of digit vectors (`objective.DecoderTrainer`), so these are found again by least
 squares: exactly for the embedding, and for the head with what is left over in the plain table.
@@ -7,17 +7,23 @@ squares: exactly for the embedding, and for the head with what is left over in t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from cf_agents.checkpoint import Checkpoint
+from cf_agents.checkpoint import S3GEN_FILE, Checkpoint
 from cf_agents.config import CODEC_VOCAB
+from cf_agents.models.flow import Flow
+from cf_agents.models.hift import HiFT
+from cf_agents.models.reference.xvector import XVector
 from cf_agents.voice import Voice
 from training.config import SPEAKERS
 from training.objective import DecoderTrainer
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -32,6 +38,26 @@ def fill(module: DecoderTrainer, checkpoint: Path) -> None:
     embedding.zero_()
     module.digits_out.copy_(_sums(module.digits, head[:CODEC_VOCAB]))
     head[:CODEC_VOCAB] -= module.digits @ module.digits_out
+
+
+def flow(checkpoint: Path) -> Flow:
+    """The folder's flow, to be trained."""
+    return _network(checkpoint, Flow(Checkpoint.open(checkpoint).config.flow), "flow.")
+
+
+def hift(checkpoint: Path) -> HiFT:
+    """The folder's vocoder, to be trained."""
+    return _network(checkpoint, HiFT(Checkpoint.open(checkpoint).config.hift), "mel2wav.")
+
+
+def speaker_net(checkpoint: Path) -> XVector:
+    """What tells the folder's flow of a voice."""
+    return _network(checkpoint, XVector(Checkpoint.open(checkpoint).config.xvector), "speaker_encoder.").eval()
+
+
+def _network(checkpoint: Path, network: Network, prefix: str) -> Network:
+    Checkpoint.open(checkpoint).fill(network, S3GEN_FILE, prefix)
+    return network.requires_grad_(True)
 
 
 def speakers(checkpoint: Path) -> NDArray[np.float32]:

@@ -104,7 +104,7 @@ def train(data: Dataset, held_out: Dataset, folder: Path, config: ModelConfig, s
     return module
 
 
-def tokenise(data: Dataset, module: TokenizerTrainer, batch: int = 32) -> Mapping[str, float]:
+def tokenise(data: Dataset, net: SpeechTokenizer, batch: int = 32) -> Mapping[str, float]:
     """Write the tokens of a whole set; says how many codes are used and how many bits a token carries."""
     tokens = np.zeros(int(data.offsets[-1]), np.int16)
     order = np.argsort(data.lengths, kind="stable")
@@ -114,7 +114,7 @@ def tokenise(data: Dataset, module: TokenizerTrainer, batch: int = 32) -> Mappin
             for start in range(0, len(same), batch):
                 rows = same[start : start + batch]
                 heard = np.stack([data.heard(int(data.offsets[row]), int(length)) for row in rows])
-                made = module.net(torch.from_numpy(heard).transpose(1, 2)).numpy()
+                made = net(torch.from_numpy(heard).transpose(1, 2)).numpy()
                 for row, ids in zip(rows, made, strict=True):
                     tokens[data.offsets[row] : data.offsets[row + 1]] = ids
     write_tokens(data, tokens)

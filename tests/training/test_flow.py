@@ -113,6 +113,34 @@ def test_every_weight_is_reached_by_a_gradient(batches: FlowBatches, split: bool
     assert [name for name in deaf if "linear_k.bias" not in name] == []
 
 
+def test_a_flow_that_is_gone_on_with_is_the_one_that_ships() -> None:
+    shipped = stage.plain(_flow())
+    with torch.no_grad():
+        shipped.input_embedding.weight[5] += 1.0
+    again = stage.continued(shipped)
+    torch.testing.assert_close(stage.plain(again).state_dict(), shipped.state_dict(), atol=1e-5, rtol=1e-5)
+    basis = again.get_parameter("input_embedding.parametrizations.weight.0.basis")
+    assert float(basis.detach().abs().mean()) > 0.1, "codes share what their digits share"
+
+
+def test_the_served_losses_are_of_what_is_served(batches: FlowBatches) -> None:
+    flow, batch = _flow(), batches.draw(0)
+    who, known = stage.attention(flow.config, batch)
+    mask = who.doubled().mask
+    with torch.no_grad():
+        mean = flow.encode(F.pad(batch.tokens, (0, 3), value=-1), who)
+        speaker = flow.spk_embed_affine_layer(F.normalize(batch.speaker, dim=1))
+        made = flow.decoder(mean, speaker, batch.mel * known[..., None], torch.zeros_like(batch.mel), mask)
+    off = (made - batch.mel).abs().mean(-1)
+    weight = torch.where(known, stage.PROMPT_WEIGHT, 1.0)
+    wanted = ((off * weight).sum(1) / weight.sum(1)).mean()
+    found = stage.served_losses(flow, batch)
+    torch.testing.assert_close(found["mel"], wanted, atol=1e-5, rtol=1e-5)
+    torch.stack(list(found.values())).sum().backward()
+    deaf = [name for name, weight in flow.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert [name for name in deaf if "linear_k.bias" not in name] == []
+
+
 def test_a_frame_hears_no_chunk_after_its_own(batches: FlowBatches) -> None:
     flow = _flow()
     batch = batches.draw(0)
@@ -154,6 +182,8 @@ def test_training_makes_the_loss_fall_and_streams(tones: Dataset, tmp_path: Path
     assert not torch.equal(resumed.encoder_proj.weight, trained.encoder_proj.weight)
     loaded = stage.load(tmp_path / "flow", TINY)
     torch.testing.assert_close(loaded.state_dict(), resumed.state_dict())
+    on = stage.train(tones, tones, net, tmp_path / "on", TINY, replace(knobs, steps=20), trained)
+    assert _distance(on, tones) < after
 
 
 def test_the_speaker_net_tells_voices_apart_and_is_kept(tones: Dataset, tmp_path: Path) -> None:

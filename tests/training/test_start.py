@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import cf_agents
-from cf_agents.checkpoint import T3_FILE, Checkpoint
+from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, Checkpoint
 from cf_agents.models.t3 import T3
-from training import export, speech, start, token_data
+from training import export, flow, speech, stages, start, token_data
 from training.batches import Batches, Sizes
 from training.config import POCKET, SPEAKERS
 from training.decoder import CONTINUED
+from training.flow_data import RowShape
+from training.hift import HiFTStage
 from training.objective import DecoderTrainer
 from training.stages import Plan, Work, run
 from training.token_data import TokenSet
@@ -73,7 +76,7 @@ def test_another_decoder_leaves_every_other_file_as_it_is(tmp_path: Path) -> Non
     Checkpoint.open(SHIPPED).fill(decoder)
     with torch.no_grad():
         decoder.text_emb.weight.add_(0.5)
-    export.replace_decoder(SHIPPED, tmp_path / "made", decoder)
+    export.replace_networks(SHIPPED, tmp_path / "made", {T3_FILE: {"": decoder}})
     before, after = files(SHIPPED), files(tmp_path / "made")
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] != after[name]} == {T3_FILE}
@@ -146,6 +149,29 @@ def test_a_folder_is_trained_on_and_exported(shards: Path, tmp_path: Path) -> No
     assert "held_out_right_1" in log
     right = float(next(line for line in log.splitlines() if "held_out_right_0.5" in line).split(",")[2])
     assert right > 0.2, "two small steps do not forget what the folder knows; a decoder from nothing gets none right"
+
+
+@needs_speech
+def test_the_sound_is_trained_on_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "mixed", lambda side, seed: iter(TEXTS * 2))
+    rows = RowShape(rows=2, tokens=40, shortest=10, longest=20)
+    plan = Plan(
+        small_utterances=24,
+        held_out_utterances=12,
+        flow=replace(flow.CONTINUED, steps=1, usual=rows, long=rows),
+        remade_utterances=8,
+        adapt=HiFTStage(steps=1, rows=2),
+    )
+    work = Work(tmp_path, plan=plan, start=SHIPPED, target=tmp_path / "made")
+    for stage in ("sound", "flow", "adapt", "export"):
+        run(stage, work)
+    before, after = (load_file(folder / S3GEN_FILE) for folder in (SHIPPED, tmp_path / "made"))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"flow", "mel2wav"}
+    assert (SHIPPED / T3_FILE).read_bytes() == (tmp_path / "made" / T3_FILE).read_bytes()
+    log = (tmp_path / "flow" / "log.csv").read_text()
+    far = float(next(line for line in log.splitlines() if "held_out_two_steps" in line).split(",")[2])
+    assert far < 1.0, "a small step does not forget what the folder knows; a flow from nothing is 2 off"
 
 
 def test_without_a_folder_to_start_from_a_shard_says_what_is_missing(tmp_path: Path) -> None:
