@@ -151,8 +151,8 @@ def served_losses(flow: Flow, batch: FlowBatch) -> dict[str, Tensor]:
     assert mask is not None
     x, steps = batch.mel.new_zeros(rows, frames, bins), flow.decoder.steps
     for step in range(steps):
-        ends = (torch.full((rows,), (step + more) / steps) for more in (0, 1))
-        x = x + velocity(flow.decoder.estimator, x, fixed, *ends, mask) / steps
+        start, stop = (torch.full((rows,), (step + more) / steps) for more in (0, 1))
+        x = x + velocity(flow.decoder.estimator, x, fixed, start, stop, mask) / steps
     weight = torch.where(known, PROMPT_WEIGHT, 1.0)
     weight = weight / weight.sum(1, keepdim=True) / rows  # [N, T]
     made, meant = (((each - batch.mel).abs().mean(-1) * weight).sum() for each in (x, mean))
