@@ -53,11 +53,12 @@ class DecoderStage:
 CONTINUED = DecoderStage(
     learning_rate=2e-3,
     sizes=Sizes(speech_tokens=3000),
-    drop=0.07,
+    drop=0.05,
     deep=True,
     guide=(0.3, 0.3),
     lengths=((0, 640),),
     save_every=50,
+    fall=0.7,
     mean=0.98,
 )
 """Going on from a checkpoint folder: text is aligned already, and every length is met from the first step."""
