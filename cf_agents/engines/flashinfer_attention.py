@@ -20,7 +20,12 @@ from cf_agents.engines.paged_attention import Cache, Watch, blind
 from cf_agents.engines.paged_plan import Ints, PagedPlan, RowTable, page_lists
 from cf_agents.models.t3 import T3, Layer, RMSNorm, rotary_table
 
-_WORKSPACE_BYTES = 128 * 2**20
+_LEAST_WORKSPACE = 32 * 2**20
+"""Bytes: what a plan that fills a GPU once needs, whatever it holds."""
+_PLAN_BYTES = 2**20
+"""Of each plan's own arrays; the package sets aside eight times as much, here and in pinned memory, for every shape."""
+_TILE = 128
+"""Queries of one thread block at most."""
 _KERNELS = "fa2"
 """The family that takes any plan under a captured graph; queries are 16 or 32 a request, too few for Hopper's own to pay."""
 
@@ -42,13 +47,16 @@ class FlashInferAttention:
         self._t3 = t3
         cos, sin = rotary_table(t3.config, positions, t3.device, torch.float32)
         self._rotation = torch.cat([cos[:, 0], sin[:, 0]], dim=-1).contiguous()  # [positions, E], cosines first
-        self._workspace = torch.zeros(_WORKSPACE_BYTES, dtype=torch.uint8, device=t3.device)
+        self._workspace = torch.zeros(_LEAST_WORKSPACE, dtype=torch.uint8, device=t3.device)
         self._prefix = self._kernels.BatchPrefillWithPagedKVCacheWrapper(self._workspace, "NHD", backend=_KERNELS)
 
     def prefix(self, cache: Cache, table: RowTable, slot: int, start: int, x: Tensor) -> Tensor:
         """See `Attention.prefix`."""
         count = x.shape[0]
         slots, lengths = np.array([slot]), np.array([start + count])
+        if x.is_cuda:
+            # A plan's way to the device begins in memory that the next plan writes to: the one before it must be there.
+            torch.cuda.current_stream(x.device).synchronize()
         self._plan(self._prefix, table, slots, lengths, np.array([count]), causal=True)
         positions = torch.arange(start, start + count, device=x.device)
         places = torch.tensor(table.places(slots, np.arange(start, start + count)[None])[0], device=x.device)
@@ -61,7 +69,7 @@ class FlashInferAttention:
     def begin(self, plan: PagedPlan, table: RowTable, kept: FlashInferPlan | None = None) -> FlashInferPlan:
         """See `Attention.begin`."""
         shape = plan.shape
-        kept = kept or FlashInferPlan(self._fixed(len(plan.request_slots), table))
+        kept = kept or FlashInferPlan(self._fixed(len(plan.request_slots), shape.queries, table))
         widths = np.repeat([shape.held_width, shape.width], [shape.held, shape.rows])
         self._plan(kept.wrapper, table, plan.request_slots, plan.request_kv, widths, causal=False)
         return kept
@@ -108,13 +116,17 @@ class FlashInferAttention:
         self._kernels.fused_add_rmsnorm(x, residual, norm.weight, norm.eps)
         return x
 
-    def _fixed(self, requests: int, table: RowTable) -> Any:
+    def _fixed(self, requests: int, queries: int, table: RowTable) -> Any:
         """A wrapper whose buffers stay where they are, so that a graph may hold its kernels."""
+        needed = split_bytes(requests, queries, self._t3.config.num_heads, self._t3.config.head_dim)
+        if needed > len(self._workspace):
+            # Wrappers there are keep theirs; twice as much each time, so that all together take twice the last at most.
+            self._workspace = torch.zeros(1 << (needed - 1).bit_length(), dtype=torch.uint8, device=self._t3.device)
 
         def buffer(size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int32, device=self._t3.device)
 
-        return self._kernels.BatchPrefillWithPagedKVCacheWrapper(
+        wrapper = self._kernels.BatchPrefillWithPagedKVCacheWrapper(
             self._workspace,
             "NHD",
             use_cuda_graph=True,
@@ -124,6 +136,9 @@ class FlashInferAttention:
             paged_kv_last_page_len_buf=buffer(requests),
             backend=_KERNELS,
         )
+        plans = torch.zeros(_PLAN_BYTES, dtype=torch.uint8, device=self._t3.device)
+        wrapper.reset_workspace_buffer(self._workspace, plans)
+        return wrapper
 
     def _plan(
         self,
@@ -147,3 +162,10 @@ class FlashInferAttention:
             q_data_type=dtype,
             kv_data_type=dtype,
         )
+
+
+def split_bytes(requests: int, queries: int, heads: int, head_dim: int) -> int:
+    """Workspace in bytes that a plan under a graph takes: there the package always splits the keys of a request, and puts a
+    float32 output and its normaliser aside for every query of every tile (its `PrefillPlan`)."""
+    tiles = -(-queries // _TILE) + requests - 1
+    return 4 * heads * tiles * _TILE * (head_dim + 1) + 2 * 16

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_PROCESSORS = 132
+"""Of an H100 or H200."""
+
 
 class BatchPrefillWithPagedKVCacheWrapper:
     def __init__(
@@ -20,13 +23,19 @@ class BatchPrefillWithPagedKVCacheWrapper:
         paged_kv_indptr_buf: Tensor | None = None,
         paged_kv_indices_buf: Tensor | None = None,
         paged_kv_last_page_len_buf: Tensor | None = None,
+        *,
         backend: str = "auto",
     ) -> None:
         assert kv_layout == "NHD"
         assert float_workspace_buffer.dtype == torch.uint8
+        self._workspace, self._plan_bytes = float_workspace_buffer, 8 * 2**20
         self._graph = use_cuda_graph
         self._buffers = [qo_indptr_buf, paged_kv_indptr_buf, paged_kv_indices_buf, paged_kv_last_page_len_buf]
         self._most_rows: int | None = None
+
+    def reset_workspace_buffer(self, float_workspace_buffer: Tensor, int_workspace_buffer: Tensor) -> None:
+        assert int_workspace_buffer.dtype == torch.uint8
+        self._workspace, self._plan_bytes = float_workspace_buffer, len(int_workspace_buffer)
 
     def plan(
         self,
@@ -50,6 +59,12 @@ class BatchPrefillWithPagedKVCacheWrapper:
         assert len(qo_indptr) == len(paged_kv_indptr) == len(paged_kv_last_page_len) + 1
         if self._graph:
             rows = int(qo_indptr[-1])
+            requests = len(qo_indptr) - 1
+            # As the package's scheduler does: tiles of 128 queries, or of 64 where 64 would hold all of one request.
+            tile = 128 if rows - requests + 1 > 64 else 64
+            tiles = max(2 * _PROCESSORS // num_kv_heads, -(-rows // tile) + requests - 1)
+            assert 4 * num_qo_heads * tiles * tile * (head_dim_qk + 1) <= len(self._workspace), "the workspace is too small"
+            assert 4 * (3 * tiles + rows + 2 * requests) + tiles + 256 <= self._plan_bytes, "the plan's own memory is too small"
             self._most_rows = self._most_rows or rows
             assert rows <= self._most_rows, "more queries than when it was first planned"
             for buffer, new in zip(self._buffers, given, strict=True):
