@@ -101,7 +101,7 @@ def measure(source: Checkpoint, choice: Choice, streams: int, params: DecodePara
     """One back-end at one number of streams, built for it."""
     engine = load_engine(source, choice, ROWS_PER_STREAM * streams)
     decoder = load_decoder(engine, choice, streams, lambda _: None)
-    vocoder = load_vocoder(source, choice)
+    vocoder = load_vocoder(source, choice, streams, lambda _: None)
     path = next(iter(source.voices.values()), None)
     voice = Voice.load(path) if path is not None else random_voice(source.config, "random")
     prepared = vocoder.prepare(voice)

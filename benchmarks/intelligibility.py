@@ -120,7 +120,7 @@ class Bench:
     def __init__(self, tts: TTS, knobs: dict[str, DecodeParams], ear: Pocketsphinx, phones: PhoneListener, seed: int) -> None:
         checkpoint = Checkpoint.open(tts.folder)
         self._tts, self._knobs, self._ear, self._phones, self._seed = tts, knobs, ear, phones, seed
-        self._vocoder = load_vocoder(checkpoint, choose("dense", "cpu", "float32"))
+        self._vocoder = load_vocoder(checkpoint, choose("dense", "cpu", "float32"), 1, lambda _: None)
         self._tokenizer = reference_model(checkpoint).tokenizer
 
     async def measure(self, voice: str, speaker: Speaker, texts: TextSet, keep: Path | None, progress: Progress) -> list[Score]:

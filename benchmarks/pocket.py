@@ -71,7 +71,7 @@ def by_stage(model: str, knobs: str, rounds: int, clock: Callable[[], float]) ->
     torch.set_num_threads(1)
     checkpoint, choice = open_model(model), choose(device="cpu")
     params = parse_knobs(knobs, checkpoint.config.decoding)
-    decoder, vocoder = Decoder(load_engine(checkpoint, choice, 2)), load_vocoder(checkpoint, choice)
+    decoder, vocoder = Decoder(load_engine(checkpoint, choice, 2)), load_vocoder(checkpoint, choice, 1, lambda _: None)
     voice = Voice.load(next(iter(checkpoint.voices.values())))
     prepared, tokenizer = vocoder.prepare(voice), checkpoint.tokenizer()
     stages = Stages()

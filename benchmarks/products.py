@@ -1,4 +1,4 @@
-"""Layouts of the decoder's weights on a CPU: plain, packed by oneDNN, and kept in float16.
+"""Layouts of the decoder's weights on a CPU: plain, packed by oneDNN, kept in float16, and in whole numbers of 8 bits.
 
     python -m benchmarks.products [--rows 1 16 32 64 256] [--model pocket|full]
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from benchmarks.machine import describe
 from cf_agents.builtin import open_model
 from cf_agents.config import T3Config
-from cf_agents.models.linear import Product, half_product, packed_product
+from cf_agents.models.linear import Int8Product, Product, half_product, packed_product
 
 BYTES = 24_000_000
 
@@ -61,7 +61,9 @@ def main() -> None:
     torch.set_num_threads(1)
     config = open_model("pocket").config.t3 if args.model == "pocket" else T3Config()
     print(f"{describe()}; 1 thread, {args.model}, float32 rows, microseconds\n")
-    print("| product | rows | plain | oneDNN | float16 | float16 / oneDNN |\n|---|---|---|---|---|---|")
+    print(
+        "| product | rows | plain | oneDNN | float16 | float16 / oneDNN | 8 bits | 8 bits / float16 |\n|---|---|---|---|---|---|---|---|"
+    )
     for name, (out, into) in shapes(config).items():
         weights = [torch.randn(out, into).mul_(0.05).half().float() for _ in range(max(2, BYTES // (4 * out * into)))]
         for rows in args.rows:
@@ -72,8 +74,9 @@ def main() -> None:
                 return best_us([lambda p=p: p(x) for p in made if p is not None], args.repeats) if all(made) else float("nan")
 
             plain = timed(plain_product)
-            packed, half = timed(packed_product), timed(half_product)
-            print(f"| {name} | {rows} | {plain:.0f} | {packed:.0f} | {half:.0f} | {half / packed:.2f} |", flush=True)
+            packed, half, whole = timed(packed_product), timed(half_product), timed(Int8Product)
+            times = f"{plain:.0f} | {packed:.0f} | {half:.0f} | {half / packed:.2f} | {whole:.0f} | {whole / half:.2f}"
+            print(f"| {name} | {rows} | {times} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Sound:
 def speak(model: str, voice_name: str, seeds: int) -> list[Sound]:
     """Every text with every seed, at the checkpoint's own knobs."""
     checkpoint, choice = open_model(model), choose("dense", "cpu", "float32")
-    decoder, vocoder = Decoder(load_engine(checkpoint, choice, 2)), load_vocoder(checkpoint, choice)
+    decoder, vocoder = Decoder(load_engine(checkpoint, choice, 2)), load_vocoder(checkpoint, choice, 1, lambda _: None)
     voice, tokenizer = Voice.load(checkpoint.voices[voice_name]), checkpoint.tokenizer()
     prepared, sounds = vocoder.prepare(voice), []
     for seed in range(seeds):

@@ -46,10 +46,16 @@ def check_names(backend: str, dtype: str, quantise: int | None = None, threads: 
         raise ConfigError(f"There is no dtype {dtype!r}; choose one of {', '.join(get_args(Dtype))}.")
     if quantise is not None and quantise not in get_args(Quantise):
         raise ConfigError(f"quantise is {quantise!r}; give 8 or 4 bits, or None for weights as they are.")
-    if quantise is not None and backend not in ("auto", "mlx"):
-        raise ConfigError(f"quantise={quantise} is an option of backend='mlx'; {backend!r} runs weights as they are.")
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; give at least 1, or None for what suits the machine.")
+    if quantise is not None and backend == "flashinfer":
+        raise ConfigError(
+            f"quantise={quantise} is an option of backend='mlx' and 'dense'; FlashInfer runs weights as they are."
+        )
+    if quantise == 4 and backend == "dense":
+        raise ConfigError("quantise=4 is an option of backend='mlx'; 'dense' has 8 bits on a CPU, or weights as they are.")
+    if quantise is not None and backend == "dense" and dtype not in ("auto", "float32"):
+        raise ConfigError(f"quantise={quantise} of 'dense' computes in whole numbers and float32; leave out dtype={dtype!r}.")
     if backend == "mlx" and find_spec("mlx") is None:
         raise BackendUnavailable(f"{_NO_MLX}, or use backend='dense'.")
     if backend == "flashinfer" and find_spec("flashinfer") is None:
@@ -68,7 +74,8 @@ def choose(
     """Settle what "auto" leaves open: FlashInfer, else dense with CUDA graphs, else MLX on an Apple GPU, else dense.
 
     Imports torch. MLX on a CPU runs only when asked for by name. Raises as `check_names` does, `ConfigError` for a device torch
-    has no name for and for `quantise` where the choice is not MLX, and `BackendUnavailable` for what is not in this machine.
+    has no name for and for `quantise` where the choice has no such weights, and `BackendUnavailable` for what is not in this
+    machine.
     """
     check_names(backend, dtype, quantise, threads)
     choice = _choose(backend, device, dtype, quantise)
@@ -95,11 +102,6 @@ def _choose(backend: str, device: str, dtype: str, quantise: int | None) -> Choi
 
     if backend == "mlx" or (backend == "auto" and device == "auto" and not torch.cuda.is_available() and _mlx_gpu()):
         return _choose_mlx(backend, device, dtype, quantise)
-    if quantise is not None:
-        raise ConfigError(
-            f"quantise={quantise} is an option of MLX, and 'auto' takes torch on this machine: leave it out, or ask for "
-            "backend='mlx'."
-        )
     if device == "auto":
         place = "cuda" if torch.cuda.is_available() else "cpu"
         why = "a CUDA device was found" if place == "cuda" else "torch finds no CUDA device"
@@ -107,6 +109,8 @@ def _choose(backend: str, device: str, dtype: str, quantise: int | None) -> Choi
         place, why = device, "as asked"
         _check_device(place)
     cuda = place.startswith("cuda")
+    if quantise is not None:
+        return _choose_int8(place, dtype, quantise, why)
     missing = _flashinfer_missing(place) if cuda else "FlashInfer's kernels need a CUDA device, and this is " + place
     if backend == "flashinfer" and missing:
         raise BackendUnavailable(f"{missing}, or use backend='dense'.")
@@ -115,7 +119,8 @@ def _choose(backend: str, device: str, dtype: str, quantise: int | None) -> Choi
         case "float32" | "bfloat16" | "float16":
             numbers = dtype
         case _:
-            numbers = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+            fast = torch.cuda.is_bf16_supported() if cuda else place == "cpu" and _cpu_multiplies_bfloat16()
+            numbers = "bfloat16" if fast else "float32"
     if numbers == "float32" and not missing:
         missing = "FlashInfer's kernels take bfloat16 and float16"
     if backend != "dense" and not missing:
@@ -154,6 +159,27 @@ def _cuda_compiler() -> bool:
     from torch.utils.cpp_extension import CUDA_HOME
 
     return CUDA_HOME is not None or shutil.which("nvcc") is not None
+
+
+def _choose_int8(place: str, dtype: str, quantise: int, why: str) -> Choice:
+    from cf_agents.models.linear import int8_missing
+
+    if quantise != 8 or place != "cpu" or dtype not in ("auto", "float32"):
+        raise ConfigError(
+            f"quantise={quantise} is not to be had on {place} in dtype {dtype!r}: torch has 8 bits, on a CPU, beside float32. "
+            "Leave it out, or ask for backend='mlx'."
+        )
+    missing = int8_missing()
+    if missing:
+        raise BackendUnavailable(f"{missing}: leave quantise out.")
+    return Choice("dense", place, "float32", f"dense on cpu in float32, products in 8 bits: {why}", 8)
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it; without them it is slower than float32."""
+    import torch
+
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _choose_mlx(backend: str, device: str, dtype: str, quantise: int | None) -> Choice:

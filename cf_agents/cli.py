@@ -128,7 +128,12 @@ def _machine(command: argparse.ArgumentParser) -> None:
     """What runs the model."""
     command.add_argument("--backend", choices=get_args(Backend), default="auto")
     command.add_argument("--dtype", choices=get_args(Dtype), default="auto")
-    command.add_argument("--quantise", type=int, choices=get_args(Quantise), help="bits of the decoder's weights, with mlx")
+    command.add_argument(
+        "--quantise",
+        type=int,
+        choices=get_args(Quantise),
+        help="bits of the decoder's weights: 8 with mlx and on a CPU, 4 with mlx",
+    )
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
     command.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
 

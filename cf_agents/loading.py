@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from cf_agents.backends import Choice
+from cf_agents.builtin import random_voice
 from cf_agents.checkpoint import IGNORED, S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
 from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.decode import Decoder
@@ -49,9 +50,9 @@ def thread_link(checkpoint: Checkpoint, choice: Choice, max_streams: int, progre
     tokenizer = checkpoint.tokenizer()
     progress("Reading the decoder")
     engine = load_engine(checkpoint, choice, ROWS_PER_STREAM * max_streams + SPARE_ROWS)
-    progress("Reading the vocoder")
-    vocoder = load_vocoder(checkpoint, choice)
     voiced_at_once = VOICED_AT_ONCE["cpu" if choice.device == "cpu" else "gpu"]
+    progress("Reading the vocoder")
+    vocoder = load_vocoder(checkpoint, choice, min(max_streams, voiced_at_once), progress)
     decoder = load_decoder(engine, choice, checkpoint.config.decoding, max_streams, progress)
     scheduler = Scheduler(decoder, vocoder, vocoder.sample_rate, voiced_at_once=voiced_at_once)
     return ThreadLink(scheduler, tokenizer.read, vocoder.sample_rate, max_streams)
@@ -92,16 +93,35 @@ def load_engine(checkpoint: Checkpoint, choice: Choice, max_rows: int) -> Engine
     checkpoint.fill(t3, T3_FILE, dtype=choice.dtype, device=choice.device)
     if choice.backend == "flashinfer" or choice.graphs:
         return _paged_engine(t3, choice, max_rows)
+    if choice.quantise == 8:
+        t3.fuse(8)
     return DenseEngine(t3, max_rows=max_rows)
 
 
-def load_vocoder(checkpoint: Checkpoint, choice: Choice) -> Vocoder:
-    """The vocoder alone, in float32. Blocks. Raises the errors of `Checkpoint.fill`."""
+def load_vocoder(checkpoint: Checkpoint, choice: Choice, most: int, progress: Callable[[str], None]) -> Vocoder:
+    """The vocoder alone, in float32, for up to `most` utterances in one step; where it runs on graphs, those are recorded.
+
+    Blocks. Raises the errors of `Checkpoint.fill`.
+    """
     with without_storage():
         flow, hift = Flow(checkpoint.config.flow), HiFT(checkpoint.config.hift)
     checkpoint.fill(flow, S3GEN_FILE, "flow.", device=choice.device)
     checkpoint.fill(hift, S3GEN_FILE, "mel2wav.", device=choice.device)
-    return Vocoder(flow, hift)
+    if not choice.graphs:
+        return Vocoder(flow, hift)
+    from cf_agents.engines.graphs import CudaCapture
+    from cf_agents.vocoder_graphs import FlowGraphs, HiFTGraphs, record
+
+    # A memory pool of its own: its recordings run beside the decoder's.
+    capture = CudaCapture(torch.device(choice.device))
+    vocoder = Vocoder(flow, hift, passes=FlowGraphs(capture, most), decode=HiFTGraphs(capture, most))
+    progress(f"Recording the vocoder of up to {most} streams as CUDA graphs")
+    began_s = time.monotonic()
+    path = next(iter(checkpoint.voices.values()), None)
+    voice = Voice.load(path) if path is not None else random_voice(checkpoint.config, "recorded")
+    record(vocoder, vocoder.prepare(voice), most, checkpoint.config.t3.block_size)
+    logger.info("The vocoder's CUDA graphs were recorded in %.1f s.", time.monotonic() - began_s)
+    return vocoder
 
 
 def load_decoder(

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from cf_agents.config import CODEC_VOCAB, FRAMES_PER_TOKEN, HOP_SAMPLES, SAMPLE_RATE
 from cf_agents.errors import StreamClosed
-from cf_agents.models.flow import Flow, FlowPrompt, FlowState, FlowVoice
-from cf_agents.models.hift import HiFT, HiFTState
+from cf_agents.models.flow import Flow, FlowPrompt, FlowState, FlowVoice, Passes
+from cf_agents.models.hift import Decode, HiFT, HiFTState
 from cf_agents.models.noise import MEL_STREAM, SeededNoise, key
 
 SAMPLES_PER_TOKEN = FRAMES_PER_TOKEN * HOP_SAMPLES
@@ -73,11 +73,22 @@ class VocoderState:
 class Vocoder:
     """Speaks many utterances at once. Weights are shared and never change; what changes is in the states."""
 
-    def __init__(self, flow: Flow, hift: HiFT, sample_rate: int = SAMPLE_RATE) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        hift: HiFT,
+        sample_rate: int = SAMPLE_RATE,
+        *,
+        passes: Passes | None = None,
+        decode: Decode | None = None,
+    ) -> None:
+        """passes, decode: how the networks' work is run, where they can (`vocoder_graphs`)."""
         assert sample_rate == SAMPLE_RATE, "the networks make 24 kHz; resample what they make"
         self.flow = flow
         self.hift = hift
         self.sample_rate = sample_rate
+        self._passes = passes
+        self._decode = decode
 
     @property
     def latency_samples(self) -> int:
@@ -121,7 +132,7 @@ class Vocoder:
         # Steps replace what a state holds and write into none of it, so a shallow copy is all there is to roll back.
         flows = [copy.copy(state.flow) for state in states]
         hifts = [copy.copy(state.hift) for state in states]
-        audio = self.hift.step(hifts, self.flow.step(flows, news, last), last)
+        audio = self.hift.step(hifts, self.flow.step(flows, news, last, self._passes), last, self._decode)
         pcm = torch.cat(audio).cpu().numpy()
         for state, flow, hift, new in zip(states, flows, hifts, news, strict=True):
             state.flow, state.hift, state.tokens = flow, hift, state.tokens + new.shape[0]

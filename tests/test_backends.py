@@ -10,6 +10,7 @@ import torch
 from cf_agents import backends
 from cf_agents.backends import check_names, choose, unavailable
 from cf_agents.errors import BackendUnavailable, ConfigError
+from cf_agents.models import linear
 from cf_agents.tts import TTS
 
 
@@ -135,7 +136,40 @@ def test_mlx_on_a_cpu_runs_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None
     assert "the CPU" in choice.why
     assert "as asked" in choice.why
     with pytest.raises(ConfigError, match="ask for backend='mlx'"):
+        choose(quantise=4)
+
+
+@pytest.mark.parametrize("has", [{"_is_amx_tile_supported"}, {"_is_avx512_bf16_supported"}, set()])
+def test_a_cpu_gets_bfloat16_where_it_multiplies_it(has: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for flag in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, flag, lambda flag=flag: flag in has)
+    wanted = "bfloat16" if has else "float32"
+    assert choose("dense", "cpu").dtype == wanted
+    assert wanted in choose("dense", "cpu").why
+    assert choose("dense", "cpu", "float32").dtype == "float32"
+    assert choose("dense", "cpu", quantise=8).dtype == "float32"
+
+
+def test_eight_bits_on_a_cpu_are_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backends, "_mlx_gpu", lambda: False)
+    for choice in (choose(quantise=8), choose("dense", quantise=8), choose("dense", "cpu", "float32", 8)):
+        assert (choice.backend, choice.device, choice.dtype, choice.quantise) == ("dense", "cpu", "float32", 8)
+        assert "8 bits" in choice.why
+    for asked in (("auto", "cpu", "bfloat16"), ("auto", "mps", "auto")):
+        with pytest.raises((ConfigError, BackendUnavailable), match=r"8|mps"):
+            choose(*asked, quantise=8)
+    monkeypatch.setattr(linear, "int8_missing", lambda: "torch has no 8-bit products for this CPU")
+    with pytest.raises(BackendUnavailable, match="no 8-bit products"):
         choose(quantise=8)
+
+
+def test_eight_bits_on_cuda_are_refused(cuda: Cuda) -> None:
+    with pytest.raises(ConfigError, match="on a CPU"):
+        choose(quantise=8)
+    with pytest.raises(ConfigError, match="on a CPU"):
+        choose("dense", quantise=8)
+    assert choose("dense", "cpu", quantise=8).quantise == 8
 
 
 @pytest.mark.usefixtures("without_mlx")

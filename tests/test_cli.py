@@ -183,7 +183,7 @@ def test_a_reader_that_goes_away_ends_it(tiny_folder: Path) -> None:
         (["say", "hi", "-o", "x.wav", "--steps", "0"], "DecodeParams.steps is 0"),
         (["say", "hi", "-o", "x.wav", "--model", "absent/folder/x"], "CheckpointNotFound"),
         (["say", "hi", "-o", "x.wav", "--backend", "flashinfer"], "BackendUnavailable"),
-        (["say", "hi", "-o", "x.wav", "--backend", "dense", "--quantise", "8"], "option of backend='mlx'"),
+        (["say", "hi", "-o", "x.wav", "--backend", "dense", "--quantise", "4"], "option of backend='mlx'"),
         (["say", "hi", "-o", "x.wav", "--voice", "nobody", "--model", "{tiny}"], "no voice 'nobody'"),
         (["say", "hi", "-o", "x.wav", "--exaggeration", "9", "--model", "{tiny}"], "An exaggeration of 9"),
         (["say", "hi", "-o", "x.wav", "--device", "cuda:77", "--model", "{tiny}"], "CUDA devices"),

@@ -263,7 +263,9 @@ async def test_progress_is_told(tiny_folder: Path) -> None:
     ("asked", "error"),
     [
         ({"backend": "flashinfer"}, BackendUnavailable),
-        ({"backend": "dense", "quantise": 8}, ConfigError),
+        ({"backend": "dense", "quantise": 4}, ConfigError),
+        ({"backend": "flashinfer", "quantise": 8}, ConfigError),
+        ({"backend": "dense", "quantise": 8, "dtype": "bfloat16"}, ConfigError),
         ({"backend": "mlx", "quantise": 3}, ConfigError),
         ({"backend": "cuda"}, ConfigError),
         ({"dtype": "int8"}, ConfigError),
@@ -279,7 +281,7 @@ def test_mistakes_are_told_before_anything_is_loaded(asked: dict, error: type[Ex
 
 
 def test_what_runs_is_chosen_with_a_reason() -> None:
-    choice = choose("auto", "cpu", "auto")
+    choice = choose("auto", "cpu", "float32")
     assert (choice.backend, choice.device, choice.dtype) == ("dense", "cpu", "float32")
     assert choose("dense", "cpu", "bfloat16").dtype == "bfloat16"
     assert "as asked" in choice.why

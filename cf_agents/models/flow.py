@@ -8,6 +8,8 @@ Letters: N rows, P prompt tokens, T tokens, A look-ahead, 80 mel bins; 25 tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cf_agents.config import CODEC_VOCAB, FRAMES_PER_TOKEN, FlowConfig
 from cf_agents.models import flow_stream
-from cf_agents.models.flow_cache import TAIL, FlowCache, FlowPass, Memory, Reach, reach
+from cf_agents.models.flow_cache import TAIL, FlowCache, FlowPass, Memory, Past, Reach, reach
 from cf_agents.models.flow_encoder import FlowEncoder
 from cf_agents.models.flow_estimator import Estimator, MeanFlow
 from cf_agents.models.flow_stream import Context, FlowPrompt, FlowState, FlowVoice
@@ -26,6 +28,41 @@ __all__ = ["Flow", "FlowPrompt", "FlowState", "FlowVoice"]
 
 ABSENT = -1
 """Stands in token tensors for places past a row's end."""
+
+
+@dataclass(frozen=True, eq=False)
+class PassInputs:
+    """What a pass computes besides the past, rows of one width: `[context | new]`, T tokens.
+
+    tokens: int64 [N, T + A], `ABSENT` past a row's end. speaker: [N, 80]. condition, noise: [N, 2T, 80].
+    """
+
+    tokens: Tensor
+    speaker: Tensor
+    condition: Tensor
+    noise: Tensor
+
+
+class Passed(Protocol):
+    """What a pass leaves behind: one of the two is called, and ends it."""
+
+    def caches(self) -> list[FlowCache]:
+        """Each row's past after the pass."""
+        ...
+
+    def forget(self) -> None:
+        """The pasts stay what they were."""
+        ...
+
+
+class Passes(Protocol):
+    """How a pass is run where it is not launched kernel by kernel."""
+
+    def __call__(
+        self, flow: Flow, inputs: PassInputs, caches: Sequence[FlowCache], new: Sequence[int]
+    ) -> tuple[Tensor, Passed] | None:
+        """`Flow.network` over rows that see `new` tokens each, padded as it likes; None where it is not made for them."""
+        ...
 
 
 class Flow(nn.Module):
@@ -97,11 +134,13 @@ class Flow(nn.Module):
         return FlowState(voice, noise, voice.cache, voice.tail, voice.tail.tokens[:0])
 
     @torch.inference_mode()
-    def step(self, states: Sequence[FlowState], tokens: Sequence[Tensor], last: Sequence[bool]) -> list[Tensor]:
+    def step(
+        self, states: Sequence[FlowState], tokens: Sequence[Tensor], last: Sequence[bool], passes: Passes | None = None
+    ) -> list[Tensor]:
         """Take new tokens int64 [n_i] of each state, n_i may be 0; return its new mel frames float32 [80, m_i], m_i may be 0.
 
         States may be at any position; each gets what it would get alone. `last[i]` says that no tokens follow: what was held
-        back for look-ahead comes out too, and the state must not be stepped again.
+        back for look-ahead comes out too, and the state must not be stepped again. passes: what runs a pass, if it can.
         """
         for state, new, end in zip(states, tokens, last, strict=True):
             assert not state.finished, "a flow state was stepped after its last tokens"
@@ -113,7 +152,7 @@ class Flow(nn.Module):
             rows = [row for row, size in enumerate(sizes) if size]
             if not rows:
                 break
-            mels, memory = self._pass([states[row] for row in rows], [sizes[row] for row in rows])
+            mels, memory = self._pass([states[row] for row in rows], [sizes[row] for row in rows], passes)
             if self.config.mode == "chunk":
                 for row, cache in zip(rows, memory.caches(), strict=True):
                     states[row].cache = self._windowed(states[row], cache)
@@ -124,7 +163,7 @@ class Flow(nn.Module):
         empty = torch.zeros(self.config.mel_bins, 0, device=self.encoder_proj.weight.device)
         return [torch.cat(own, 1) if own else empty for own in pieces]
 
-    def encode(self, tokens: Tensor, who: Reach, memory: FlowPass | None = None) -> Tensor:
+    def encode(self, tokens: Tensor, who: Reach, memory: Past | None = None) -> Tensor:
         """Mean of the mel [N, 2T, 80] of tokens int64 [N, T + A], the last A only seen ahead; `ABSENT` past a row's end."""
         known = tokens >= 0
         x = self.input_embedding(tokens.clamp(min=0))
@@ -139,7 +178,12 @@ class Flow(nn.Module):
         mel = self.decoder(mean, self._speaker(prompt.speaker[None]), condition, noise.transpose(1, 2), mask, None)
         return mel[:, known:].transpose(1, 2)
 
-    def _pass(self, states: Sequence[FlowState], new: Sequence[int]) -> tuple[Tensor, FlowPass]:
+    def network(self, inputs: PassInputs, who: Reach, past: Past) -> Tensor:
+        """Mel [N, 2T, 80] of a pass on top of a past, which is written to."""
+        mean = self.encode(inputs.tokens, who, past)
+        return self.decoder(mean, inputs.speaker, inputs.condition, inputs.noise, who.doubled().mask, past)
+
+    def _pass(self, states: Sequence[FlowState], new: Sequence[int], passes: Passes | None = None) -> tuple[Tensor, Passed]:
         """Mel [N, 2 max(context + new), 80] of every state's context and next tokens, and what the pass remembers."""
         contexts = [state.context for state in states]
         lengths = [context.length + size for context, size in zip(contexts, new, strict=True)]
@@ -152,17 +196,18 @@ class Flow(nn.Module):
             own = state.noise.frames(begin, begin + FRAMES_PER_TOKEN * size) if size else context.noise.T[:, :0]
             noise.append(torch.cat([context.noise, own.T]))
             condition.append(F.pad(context.mel, (0, 0, 0, FRAMES_PER_TOKEN * size)))
-        memory = FlowPass([state.cache for state in states], lengths)
-        mean = self.encode(pad_sequence(tokens, True, ABSENT), memory.reach, memory)
-        mel = self.decoder(
-            mean,
+        inputs = PassInputs(
+            pad_sequence(tokens, True, ABSENT),
             torch.stack([state.voice.speaker for state in states]),
             pad_sequence(condition, True),
             pad_sequence(noise, True),
-            memory.reach.doubled().mask,
-            memory,
         )
-        return mel, memory
+        caches = [state.cache for state in states]
+        passed = passes(self, inputs, caches, lengths) if passes is not None else None
+        if passed is not None:
+            return passed
+        memory = FlowPass(caches, lengths)
+        return self.network(inputs, memory.reach, memory), memory
 
     def _advance(self, state: FlowState, size: int, mel: Tensor) -> Tensor:
         """Take `size` tokens and their mel [.., 80] off a state; return the new frames [80, 2 size]."""
@@ -189,15 +234,20 @@ class Flow(nn.Module):
         weight = self.spk_embed_affine_layer.weight
         return self.spk_embed_affine_layer(F.normalize(speaker.to(weight.dtype), dim=1))
 
-    def _empty_cache(self) -> FlowCache:
+    def room(self, rows: int, tokens: int) -> Memory:
+        """Zeros for the keys and values of every layer, rows side by side."""
         config, like = self.config, self.encoder_proj.weight
         width = config.encoder_dim // config.encoder_heads
         layers = config.blocks_per_stage * (config.mid_stages + 2)
-        heads = (config.estimator_heads, 0, config.estimator_head_dim)
-        memory = Memory(
-            like.new_zeros(config.encoder_blocks, 2, config.encoder_heads, 0, width),
-            like.new_zeros(config.up_encoder_blocks, 2, config.encoder_heads, 0, width),
-            like.new_zeros(config.steps, layers, 2, *heads),
+        encoder = (rows, config.encoder_heads)
+        estimator = (rows, config.estimator_heads, FRAMES_PER_TOKEN * tokens, config.estimator_head_dim)
+        return Memory(
+            like.new_zeros(config.encoder_blocks, 2, *encoder, tokens, width),
+            like.new_zeros(config.up_encoder_blocks, 2, *encoder, FRAMES_PER_TOKEN * tokens, width),
+            like.new_zeros(config.steps, layers, 2, *estimator),
         )
+
+    def _empty_cache(self) -> FlowCache:
+        config, like = self.config, self.encoder_proj.weight
         tail = like.new_zeros(config.steps, TAIL, self.decoder.estimator.tail_channels)
-        return FlowCache(memory, like.new_zeros(TAIL, 2 * config.encoder_dim), tail)
+        return FlowCache(self.room(1, 0).row(0), like.new_zeros(TAIL, 2 * config.encoder_dim), tail)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +39,12 @@ class Reach:
     index: Tensor
     low: int
     high: int
+
+    def within(self, border: int, past: Tensor, new: Tensor, device: torch.device) -> Reach:
+        """The same where each row has so many positions before the border and so many behind it, int64 [N] both."""
+        place = torch.arange(self.index.shape[-1], device=past.device)
+        seen = (place >= border - past[:, None]) & (place < border + new[:, None])  # [N, K]
+        return Reach(seen.to(device)[:, None, None], self.index, self.low, self.high)
 
     def doubled(self) -> Reach:
         """The same at twice the rate: a token's two frames see what the token sees."""
@@ -175,6 +182,17 @@ class Tails:
         return torch.cat([x.gather(1, places[..., None].expand(-1, -1, x.shape[-1])) for x in self._seen], -1)
 
 
+class Past(Protocol):
+    """What the layers of one forward read of the past, and write for what comes after."""
+
+    @property
+    def memory(self) -> Memory: ...
+    @property
+    def token_tails(self) -> Tails: ...
+    @property
+    def estimator_tails(self) -> Sequence[Tails]: ...
+
+
 class FlowPass:
     """Several rows' pasts and the room for their new positions, for one forward."""
 
@@ -196,11 +214,7 @@ class FlowPass:
         self.estimator_tails = [Tails(tail, frames) for tail in estimator_tail]
         self.reach = reach(self.past, self.new, device)
         if not (same_past and same_new):
-            place = torch.arange(self.past + self.new)
-            first = self.past - torch.tensor(self._past)[:, None]
-            after = self.past + torch.tensor(self._new)[:, None]
-            seen = (place >= first) & (place < after)  # [N, K]
-            self.reach = Reach(seen.to(device)[:, None, None], self.reach.index, self.reach.low, self.reach.high)
+            self.reach = self.reach.within(self.past, torch.tensor(self._past), torch.tensor(self._new), device)
 
     def caches(self) -> list[FlowCache]:
         """Each row's past after the forward: the old one and its new positions. Ends the pass."""
@@ -263,9 +277,14 @@ def _side_by_side(caches: Sequence[FlowCache], past: int, new: int) -> Memory:
         return part.new_zeros(shape) if ragged else part.new_empty(shape)
 
     memory = caches[0].memory.each(room)
-    for row, cache in enumerate(caches):
-        _fill(memory.row(row).cut(past - cache.length, past), cache.memory)
+    align(memory, caches, past)
     return memory
+
+
+def align(memory: Memory, caches: Sequence[FlowCache], border: int) -> None:
+    """Put the rows' pasts in front of place `border` of `memory`."""
+    for row, cache in enumerate(caches):
+        _fill(memory.row(row).cut(border - cache.length, border), cache.memory)
 
 
 def _fill(places: Memory, values: Memory) -> None:

@@ -1,7 +1,7 @@
 """The flow's encoder: token embeddings to one vector per mel frame, with a look-ahead of a few tokens.
 
 A convolution that looks ahead, conformer layers with relative positions (no convolution module), doubling of the rate, more
-such layers. Everything but the look-ahead and the attention is causal, so with a `FlowPass` it continues where it stopped.
+such layers. Everything but the look-ahead and the attention is causal, so with a `Past` it continues where it stopped.
 Knows nothing of mel, noise or chunks.
 
 Letters: N rows, T tokens, A look-ahead, C channels, H heads, D head width, K positions attended to, R distances.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cf_agents.models.derived import Derived
-from cf_agents.models.flow_cache import FlowPass, Reach, Tails, causal_conv, remember
+from cf_agents.models.flow_cache import Past, Reach, Tails, causal_conv, remember
 
 LEAKY_SLOPE = 0.01
 
@@ -35,7 +35,7 @@ class FlowEncoder(nn.Module):
         self.up_encoders = nn.ModuleList(EncoderLayer(width, heads, ffn) for _ in range(up_blocks))
         self.after_norm = nn.LayerNorm(width, eps=1e-5)
 
-    def forward(self, x: Tensor, known: Tensor, tokens: Reach, frames: Reach, memory: FlowPass | None = None) -> Tensor:
+    def forward(self, x: Tensor, known: Tensor, tokens: Reach, frames: Reach, memory: Past | None = None) -> Tensor:
         """x: [N, T + A, C] embedded tokens, the last A only seen ahead. known: bool [N, T + A], False past a row's end."""
         tails = None if memory is None else memory.token_tails
         x = self.embed(x) * self.scale
@@ -47,6 +47,11 @@ class FlowEncoder(nn.Module):
         for i, layer in enumerate(self.up_encoders):
             x = layer(x, frames, None if memory is None else memory.memory.frames[i])
         return self.after_norm(x)
+
+    def reserve(self, longest: int) -> list[Tensor]:
+        """Make what depends on distances for those up to `longest`, once: what recordings read, whose owner keeps it."""
+        layers = [layer for some in (self.encoders, self.up_encoders) for layer in some if isinstance(layer, EncoderLayer)]
+        return [layer.self_attn.distances(-longest, longest) for layer in layers]
 
 
 class InputLayer(nn.Module):
@@ -131,7 +136,7 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor, reach: Reach, memory: Tensor | None) -> Tensor:
         query = self._split(self.linear_q(x))  # [N, H, T, D]
         key, value = remember(memory, self._split(self.linear_k(x)), self._split(self.linear_v(x)))
-        by_distance = (query + self.pos_bias_v[:, None]) @ self._table(reach.low, reach.high).transpose(1, 2)  # [N, H, T, R]
+        by_distance = (query + self.pos_bias_v[:, None]) @ self.distances(reach.low, reach.high).transpose(1, 2)  # [N, H, T, R]
         bias = by_distance.gather(-1, reach.index.expand(*by_distance.shape[:2], -1, -1)) / math.sqrt(query.shape[-1])
         if reach.mask is not None:
             bias = bias.masked_fill(~reach.mask, -math.inf)
@@ -141,7 +146,7 @@ class RelativeAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _table(self, low: int, high: int) -> Tensor:
+    def distances(self, low: int, high: int) -> Tensor:
         """W r(d) of the distances low to high, [H, R, D]."""
         self._longest = max(self._longest, -low, high)
         size = 1 << self._longest.bit_length()

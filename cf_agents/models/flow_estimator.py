@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cf_agents.models.derived import Derived
-from cf_agents.models.flow_cache import FlowPass, Tails, causal_conv, remember
+from cf_agents.models.flow_cache import Past, Tails, causal_conv, remember
 
 
 class MeanFlow(nn.Module):
@@ -36,7 +36,7 @@ class MeanFlow(nn.Module):
         condition: Tensor,
         noise: Tensor,
         mask: Tensor | None,
-        memory: FlowPass | None = None,
+        memory: Past | None = None,
     ) -> Tensor:
         """Mel float32 [N, T, mel] from noise of that shape. mean: the encoder's, condition: known mel, both of that shape.
         speaker: [N, mel]. mask: bool, broadcast to [N, H, T, K]."""

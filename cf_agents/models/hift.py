@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,28 @@ class Window:
     stop: int
 
 
+Spans = Sequence[tuple[int, int]]
+"""Of each row the samples from the first to before the second, at one rate; the same first one in all where rows end apart."""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Which part of a window each stage works on: all before the first stage, then before each other one."""
+
+    spans: Sequence[Spans]
+    """Of each row, or one for all of them."""
+    ends: Sequence[Tensor | None]
+    """[N] valid samples of each row, from the start of its span; None where all are."""
+
+
+class Decode(Protocol):
+    """How windows are decoded where that is not launched kernel by kernel."""
+
+    def __call__(self, hift: HiFT, mel: Tensor, sources: Sequence[Tensor], windows: Sequence[Window]) -> list[Tensor] | None:
+        """`HiFT.decode`; None where it is not made for these windows."""
+        ...
+
+
 class HiFT(nn.Module):
     """HiFT-GAN (Li et al. 2023, arXiv:2309.09493): F0 predictor, harmonic source, upsampling convolutions, inverse STFT.
 
@@ -127,11 +150,13 @@ class HiFT(nn.Module):
         )
 
     @torch.inference_mode()
-    def step(self, states: Sequence[HiFTState], mels: Sequence[Tensor], last: Sequence[bool]) -> list[Tensor]:
+    def step(
+        self, states: Sequence[HiFTState], mels: Sequence[Tensor], last: Sequence[bool], decode: Decode | None = None
+    ) -> list[Tensor]:
         """Take new mel frames [M, T] of each utterance (T may be 0) and give out the audio they settle, [samples] each.
 
         After `last` an utterance has given out exactly `HOP_SAMPLES` samples per frame and takes no more. A row is the same,
-        within rounding, whatever else is in the batch.
+        within rounding, whatever else is in the batch. decode: what decodes windows, if it can.
         """
         assert len({id(state) for state in states}) == len(states) == len(mels) == len(last)
         for state, mel, ends in zip(states, mels, last, strict=True):
@@ -144,11 +169,12 @@ class HiFT(nn.Module):
         ready = [i for i, state in enumerate(states) if stops[i] > state.emitted]
         audio = [self.conv_pre.weight.new_empty(0) for _ in states]
         if ready:
-            for i, pcm in zip(ready, self._advance([states[i] for i in ready], [stops[i] for i in ready]), strict=True):
+            made = self._advance([states[i] for i in ready], [stops[i] for i in ready], decode)
+            for i, pcm in zip(ready, made, strict=True):
                 audio[i] = pcm
         return audio
 
-    def _advance(self, states: Sequence[HiFTState], stops: Sequence[int]) -> list[Tensor]:
+    def _advance(self, states: Sequence[HiFTState], stops: Sequence[int], decode: Decode | None) -> list[Tensor]:
         rows = [state.mel if state.closed else _hold_last(state.mel) for state in states]
         mel = _pad_rows(rows)  # [N, M, W]
         sources = self._excite(states, mel, [row.shape[1] for row in rows])
@@ -156,7 +182,9 @@ class HiFT(nn.Module):
             Window(row.shape[1], state.emitted - state.tail, stop - state.tail)
             for row, state, stop in zip(rows, states, stops, strict=True)
         ]
-        audio = self.decode(mel, sources, windows)
+        audio = decode(self, mel, sources, windows) if decode is not None else None
+        if audio is None:
+            audio = self.decode(mel, sources, windows)
         for row, (state, stop) in enumerate(zip(states, stops, strict=True)):
             if state.emitted * HOP_SAMPLES < 2 * FADE_SAMPLES:
                 audio[row] = fade_in(audio[row], state.emitted * HOP_SAMPLES)
@@ -171,7 +199,7 @@ class HiFT(nn.Module):
 
     def _excite(self, states: Sequence[HiFTState], mel: Tensor, widths: Sequence[int]) -> list[Tensor]:
         """The excitation of each window, [hop width]; commits what no later frame can change, and the phase with it."""
-        f0 = self.f0_predictor(mel, _mask(widths, 1, 0, mel))  # [N, W]
+        f0 = self.f0_predictor(mel, _upto(_ends([(0, width) for width in widths], mel.device), mel))  # [N, W]
         fresh = [f0[row, s.committed - s.tail : width] for row, (s, width) in enumerate(zip(states, widths, strict=True))]
         noise = [
             s.noise.frames(s.committed * HOP_SAMPLES, (s.tail + width) * HOP_SAMPLES)[0]
@@ -198,36 +226,53 @@ class HiFT(nn.Module):
         taken for an edge of the utterance: frames within `left_frames` or `right_frames` of an edge that is not are unsettled.
         """
         cfg = self.config
-        hop = HOP_SAMPLES // cfg.istft_hop  # STFT frames per mel frame
-        widths = [window.width for window in windows]
         centred = _pad_rows([centre(source, cfg.istft_fft) for source in sources])
+        spans = self.spans(windows)
+        pcm = self.sound(mel, centred, Cuts(spans, [_ends(each, mel.device) for each in spans]))
+        return [
+            pcm[row, window.start * HOP_SAMPLES - lo : window.stop * HOP_SAMPLES - lo]
+            for row, (window, lo) in enumerate(zip(windows, self.sound_starts(spans), strict=True))
+        ]
+
+    def spans(self, windows: Sequence[Window]) -> list[list[tuple[int, int]]]:
+        """What each stage needs of each window, in samples at the rate of its input."""
+        spans = [[(0, window.width) for window in windows]]
+        rate = 1
+        for stage, factor in enumerate(self.config.upsample_rates[:-1]):
+            rate *= factor
+            spans.append([_wanted(window, rate, self._reaches[stage + 1]) for window in windows])
+        return spans
+
+    def sound_starts(self, spans: Sequence[Spans]) -> list[int]:
+        """The sample of its window that each row of `sound` begins with."""
+        return [lo * self.config.upsample_rates[-1] * self.config.istft_hop for lo, _ in spans[-1]]
+
+    def sound(self, mel: Tensor, centred: Tensor, cuts: Cuts) -> Tensor:
+        """Sound [N, samples] of the last stage's spans, from mel [N, M, W] and the centred excitation [N, hop W + n_fft]."""
+        cfg = self.config
+        hop = HOP_SAMPLES // cfg.istft_hop  # STFT frames per mel frame
         spectrum = stft(centred, cfg.istft_fft, cfg.istft_hop)  # [N, n_fft + 2, hop W + 1]
         x = self.conv_pre(mel)
-        if (mask := _mask(widths, 1, 0, x)) is not None:
+        if (mask := _upto(cuts.ends[0], x)) is not None:
             x = x * mask
         rate = 1
-        spans = [(0, width) for width in widths]  # of the window, in samples at `rate`
         for stage, factor in enumerate(cfg.upsample_rates):
+            spans, ends = cuts.spans[stage], cuts.ends[stage]
             if stage > 0:
-                wanted = [_wanted(window, rate, self._reaches[stage]) for window in windows]
-                x = _crop(x, [(lo - span[0], hi - span[0]) for (lo, hi), span in zip(wanted, spans, strict=True)])
-                spans = wanted
+                base = cfg.upsample_rates[stage - 1]
+                before = [(lo * base, hi * base) for lo, hi in cuts.spans[stage - 1]]
+                x = _crop(x, [(lo - first, hi - first) for (lo, hi), (first, _) in zip(spans, before, strict=True)])
             down = hop // rate
             excitation = _crop(spectrum, [(lo * down, hi * down + 1) for lo, hi in spans])
-            x = self._stage(stage, x, excitation, [hi - lo for lo, hi in spans])
+            x = self._stage(stage, x, excitation, ends, down)
             rate *= factor
-            spans = [(lo * factor, hi * factor) for lo, hi in spans]
-        mask = _mask([hi - lo for lo, hi in spans], 1, 1, x)
+        mask = _upto(_scaled(cuts.ends[-1], cfg.upsample_rates[-1], 1), x)
         x = self.conv_post(F.leaky_relu(x, LAST_LEAKY_SLOPE))  # [N, n_fft + 2, hop W + 1]
         log_magnitude, phase = x.split(cfg.istft_fft // 2 + 1, 1)
         pcm = istft(log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT), phase.sin(), cfg.istft_fft, cfg.istft_hop, mask)
-        pcm = pcm.clamp(-cfg.audio_limit, cfg.audio_limit)
-        return [
-            pcm[row, window.start * HOP_SAMPLES - lo * cfg.istft_hop : window.stop * HOP_SAMPLES - lo * cfg.istft_hop]
-            for row, (window, (lo, _)) in enumerate(zip(windows, spans, strict=True))
-        ]
+        return pcm.clamp(-cfg.audio_limit, cfg.audio_limit)
 
-    def _stage(self, stage: int, x: Tensor, excitation: Tensor, widths: Sequence[int]) -> Tensor:
+    def _stage(self, stage: int, x: Tensor, excitation: Tensor, ends: Tensor | None, down: int) -> Tensor:
         """Upsample `x` [N, C, T] by the stage's factor, add the excitation at that rate, average the residual blocks."""
         cfg = self.config
         factor, final = cfg.upsample_rates[stage], stage == len(cfg.upsample_rates) - 1
@@ -235,7 +280,9 @@ class HiFT(nn.Module):
         if final:
             # One mirrored sample in front: as many samples as STFT frames, each a frame later.
             x = F.pad(x, (1, 0), mode="reflect")
-        mask = _mask(widths, factor, int(final), x)
+        mask = _upto(_scaled(ends, factor, int(final)), x)
+        if (there := _upto(_scaled(ends, down, 1), excitation)) is not None:
+            excitation = excitation * there
         harmonics = self.source_downs[stage](excitation)
         if mask is not None:
             harmonics = harmonics * mask
@@ -281,13 +328,21 @@ def _wanted(window: Window, rate: int, reach: int) -> tuple[int, int]:
     return max(0, window.start * rate - reach), min(window.width * rate, window.stop * rate + reach)
 
 
-def _mask(widths: Sequence[int], factor: int, extra: int, like: Tensor) -> Tensor | None:
-    """[N, 1, T] ones up to `width * factor + extra` and zeros after; None when no row needs it."""
-    if min(widths) == max(widths):
+def _ends(spans: Spans, device: torch.device) -> Tensor | None:
+    """[N] lengths of spans; None when they are equal."""
+    lengths = [hi - lo for lo, hi in spans]
+    return None if min(lengths) == max(lengths) else torch.tensor(lengths, device=device)
+
+
+def _scaled(ends: Tensor | None, factor: int, extra: int) -> Tensor | None:
+    return None if ends is None else ends * factor + extra
+
+
+def _upto(ends: Tensor | None, like: Tensor) -> Tensor | None:
+    """[N, 1, T] ones up to each row's end and zeros after, for rows that are `like` [N, C, T]; None when no row needs it."""
+    if ends is None:
         return None
-    ends = torch.tensor(widths, device=like.device)[:, None] * factor + extra
-    time = torch.arange(max(widths) * factor + extra, device=like.device)
-    return (time < ends)[:, None].to(like.dtype)
+    return (torch.arange(like.shape[2], device=like.device) < ends[:, None])[:, None].to(like.dtype)
 
 
 def _crop(x: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:

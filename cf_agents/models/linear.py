@@ -8,12 +8,15 @@ compiler and quantisation; a build without them gets the plain product.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_TINY = 1e-12
 _PACKED_ROWS = 32
 """Row count the oneDNN layout is chosen for; any other count still works."""
 
@@ -23,10 +26,12 @@ Product = Callable[[Tensor], Tensor]
 class FusedLinear:
     """y = x [W1; W2; ...]^T for weights [O_i, I] that share their input, without bias; immutable."""
 
-    def __init__(self, weights: Sequence[Tensor]) -> None:
+    def __init__(self, weights: Sequence[Tensor], bits: Literal[8] | None = None) -> None:
+        """bits: 8 multiplies whole numbers, see `Int8Product`; call `int8_missing` first."""
         weight = torch.cat(list(weights)).detach() if len(weights) > 1 else weights[0].detach()
         self.out_features, self.in_features = weight.shape
-        self._product = half_product(weight) or packed_product(weight)
+        self.bits = bits
+        self._product = Int8Product(weight) if bits == 8 else half_product(weight) or packed_product(weight)
         self.packed = self._product is not None
         self._weight = None if self.packed else weight
 
@@ -37,6 +42,42 @@ class FusedLinear:
             return y if onto is None else y.add_(onto)
         assert self._weight is not None
         return F.linear(x, self._weight) if onto is None else torch.addmm(onto, x, self._weight.t())
+
+
+class Int8Product:
+    """y = x W^T in whole numbers, on a CPU: a row of W in 8 bits and a row of x in 7, each scaled by its largest value.
+
+    Seven, because the kernel of a CPU without VNNI adds two products in 16 bits. A row has its own scale, so that it is what it
+    would be alone. The operators are those of torch's quantised tensors: the fastest that torch 2.13 has on a CPU with AVX2
+    (`benchmarks/products.py`), and about to go (pytorch issue 184982). `int8_missing` says so when they have.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        """weight: float32 [O, I]."""
+        scale = weight.abs().amax(1).clamp_(min=_TINY) / 127
+        whole = (weight / scale[:, None]).round_().to(torch.int8)
+        zeros = torch.zeros(len(weight), dtype=torch.long)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            quantised = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
+            self._packed = torch.ops.quantized.linear_prepack(quantised, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """float32 [T, I] -> [T, O]."""
+        scale = x.abs().amax(-1, keepdim=True).clamp_(min=_TINY)
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x / scale, 1 / 63, 64, self._packed)
+        return product.mul_(scale)
+
+
+def int8_missing() -> str | None:
+    """Why there is no `Int8Product` on this machine; None where there is."""
+    if not {"fbgemm", "x86"} & set(torch.backends.quantized.supported_engines):
+        return f"torch {torch.__version__} has no 8-bit products for this CPU"
+    try:
+        Int8Product(torch.ones(8, 8))(torch.ones(1, 8))
+    except (RuntimeError, AttributeError, NotImplementedError) as error:
+        return f"torch {torch.__version__} has no 8-bit products for this CPU ({error})"
+    return None
 
 
 def half_product(weight: Tensor) -> Product | None:

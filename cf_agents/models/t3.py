@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -79,14 +79,14 @@ class Layer(nn.Module):
         """The fused products in the order they run: qkv, attention out, gate and up, down. Empty before `fuse`."""
         return self._fused or ()
 
-    def fuse(self) -> None:
+    def fuse(self, bits: Literal[8] | None = None) -> None:
         """Move the weights into fused products; the separate ones are given up."""
         attn, mlp = self.self_attn, self.mlp
         self._fused = (
-            _take([attn.q_proj, attn.k_proj, attn.v_proj]),
-            _take([attn.o_proj]),
-            _take([mlp.gate_proj, mlp.up_proj]),
-            _take([mlp.down_proj]),
+            _take([attn.q_proj, attn.k_proj, attn.v_proj], bits),
+            _take([attn.o_proj], bits),
+            _take([mlp.gate_proj, mlp.up_proj], bits),
+            _take([mlp.down_proj], bits),
         )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -152,12 +152,15 @@ class T3(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.speech_emb.weight.dtype
 
-    def fuse(self) -> None:
-        """Prepare for inference: fused and packed products. One way; `state_dict` is incomplete afterwards."""
+    def fuse(self, bits: Literal[8] | None = None) -> None:
+        """Prepare for inference: fused and packed products. One way; `state_dict` is incomplete afterwards, and what is fused
+        stays as it is. bits: 8 for products in whole numbers (`linear.Int8Product`)."""
+        if self._head is not None:
+            return
         for layer in self.tfmr.layers:
             assert isinstance(layer, Layer)
-            layer.fuse()
-        self._head = _take([self.speech_head])
+            layer.fuse(bits)
+        self._head = _take([self.speech_head], bits)
 
     def backbone(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """Embeddings [T, C] to final hidden states [T, C]; cos and sin [T, 1, E / 2]."""
@@ -236,8 +239,8 @@ def _scaled(frequency: Tensor, scaling: RopeScaling) -> Tensor:
     return torch.where(wavelength < shortest, frequency, slow)
 
 
-def _take(linears: Sequence[nn.Linear]) -> FusedLinear:
-    fused = FusedLinear([linear.weight for linear in linears])
+def _take(linears: Sequence[nn.Linear], bits: Literal[8] | None) -> FusedLinear:
+    fused = FusedLinear([linear.weight for linear in linears], bits)
     for linear in linears:
         linear.weight = nn.Parameter(linear.weight.new_empty(0), requires_grad=False)
     return fused

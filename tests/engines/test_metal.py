@@ -131,7 +131,7 @@ def test_a_checkpoint_is_read_without_torch_weights(tiny_folder: Path) -> None:
     checkpoint = Checkpoint.open(tiny_folder)
     scores = []
     for backend in ("mlx", "dense"):
-        engine = load_engine(checkpoint, choose(backend), 2)
+        engine = load_engine(checkpoint, choose(backend, dtype="float32"), 2)
         scores.append(engine.score(engine.open([prefix(9), prefix(9).null()]), half_open(2).expand(2, -1)).logits)
     torch.testing.assert_close(*scores, rtol=0, atol=5e-5)
 
@@ -150,7 +150,7 @@ async def test_a_stream_speaks_the_same_on_both(tiny_folder: Path) -> None:
     said = []
     params = DecodeParams(steps=2, temperature=0.0, max_tokens=20)
     for backend in ("mlx", "dense"):
-        async with TTS.load(tiny_folder, backend=backend, params=params) as tts:
+        async with TTS.load(tiny_folder, backend=backend, dtype="float32", params=params) as tts:
             assert tts.choice.backend == backend
             chunk = await tts.say("Hi.", seed=3)
             said.append(np.frombuffer(chunk.pcm, np.int16).astype(int))

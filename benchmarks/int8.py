@@ -1,0 +1,167 @@
+"""The dense engine with products in 8 bits beside float32 on this CPU: what it gains, and what is lost.
+
+    python benchmarks/int8.py                      the pocket voice and a middle size, about a minute
+    python benchmarks/int8.py --sizes released     the released sizes: 2 GB, minutes
+    python -m benchmarks.products                  single products
+
+"step" is the median time of `score` for the two rows of one stream, the two engines in turns. "weights" are those of products:
+the layers' and the head. "agree" is the share of masked positions whose most likely token is that of float32, with every second
+position of a block open, and "off" the root mean square difference of their logits over their deviation. For the pocket voice
+the prefixes are texts and the open tokens those that it decodes for them. Other sizes have drawn weights and tokens, whose flat
+distributions make near ties: trained ones agree more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import describe
+from benchmarks.metal import SIZES, built
+from benchmarks.metal import prefix as drawn_prefix
+from cf_agents import Voice
+from cf_agents.backends import choose
+from cf_agents.builtin import open_model
+from cf_agents.config import T3Config
+from cf_agents.decode import Decoder
+from cf_agents.engines.base import Engine, Prefix
+from cf_agents.engines.dense import DenseEngine
+from cf_agents.loading import load_engine
+from cf_agents.models.layout import assign, released_layout
+from cf_agents.synthetic import draw
+
+TEXTS = (
+    "Your table for two is booked at seven.",
+    "I can't find an order with that number.",
+    "The next train leaves in about ten minutes.",
+    "Would you like me to read that back to you?",
+    "Thanks for calling, and have a lovely day.",
+    "It will be sunny in the morning, with rain later on.",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two engines of the same weights, and blocks to look at, half open."""
+
+    name: str
+    plain: Engine
+    small: Engine
+    blocks: Sequence[tuple[Prefix, Tensor]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--sizes", nargs="+", choices=("pocket", *SIZES), default=["pocket", "middle"])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{describe()}, {torch.backends.cpu.get_cpu_capability()}, {args.threads} thread(s)\n")
+    print("| model | weights, 32 bits | 8 bits | step ms, 32 bits | 8 bits | agree | off |\n|---|---|---|---|---|---|---|")
+    for name in args.sizes:
+        show(pocket() if name == "pocket" else drawn(name, SIZES[name]), args.repeats)
+
+
+@torch.inference_mode()
+def show(case: Case, repeats: int) -> None:
+    same = total = 0
+    error, spread = [], []
+    for prefix, block in case.blocks:
+        found, wanted = (_look(engine, prefix, block) for engine in (case.small, case.plain))
+        masked = block == case.plain.config.mask_id
+        found, wanted = found[masked], wanted[masked]
+        same += int((found.argmax(-1) == wanted.argmax(-1)).sum())
+        total += len(wanted)
+        error.append((found - wanted).pow(2).mean())
+        spread.append(wanted.var())
+    off = float((torch.stack(error).mean() / torch.stack(spread).mean()).sqrt())
+    plain, small = _steps([case.plain, case.small], *case.blocks[0], repeats)
+    config = case.plain.config
+    inner = config.num_heads * config.head_dim
+    layer = config.hidden_size * (4 * inner + 3 * config.intermediate_size)
+    size = (config.num_layers * layer + config.hidden_size * config.speech_vocab) / 1e6
+    print(
+        f"| {case.name} | {4 * size:.1f} MB | {size:.1f} MB | {plain * 1e3:.2f} | {small * 1e3:.2f} "
+        f"| {same / total:.1%} of {total} | {off:.2g} |",
+        flush=True,
+    )
+
+
+def _look(engine: Engine, prefix: Prefix, block: Tensor) -> Tensor:
+    (row,) = engine.open([prefix])
+    logits = engine.score([row], block[None]).logits[0].clone()
+    engine.close(row)
+    return logits
+
+
+def _steps(engines: Sequence[Engine], prefix: Prefix, block: Tensor, repeats: int) -> list[float]:
+    """Median seconds of each engine's step, measured in turns so that what else runs here slows all of them."""
+    rows = [engine.open([prefix, prefix.null()]) for engine in engines]
+    calls = [lambda e=e, r=r: e.score(r, block.expand(2, -1)) for e, r in zip(engines, rows, strict=True)]
+    return medians(calls, repeats)
+
+
+def medians(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats + 2):
+        for call, times in zip(calls, taken, strict=True):
+            began = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - began)
+    return [statistics.median(times[2:]) for times in taken]
+
+
+def pocket() -> Case:
+    """The pocket voice over texts, and the tokens that it decodes for them."""
+    checkpoint = open_model("pocket")
+    plain, small = (load_engine(checkpoint, choose("dense", "cpu", "float32", bits), 2) for bits in (None, 8))
+    voice = Voice.load(next(iter(checkpoint.voices.values())))
+    decoder, tokenizer = Decoder(plain), checkpoint.tokenizer()
+    blocks = []
+    for seed, text in enumerate(TEXTS):
+        prefix = Prefix(voice.conditioning, tuple(tokenizer.encode(text)))
+        decoding = decoder.open(prefix, replace(checkpoint.config.decoding, max_tokens=160), seed)
+        tokens: list[int] = []
+        while not decoding.finished:
+            (decoded,) = decoder.step([decoding])
+            tokens += decoded.tokens if decoded is not None else []
+        decoder.close(decoding)
+        # The first block alone: what follows would stand on a past that is not committed here.
+        for parity in range(2):
+            block = torch.tensor(tokens[: plain.config.block_size])
+            block[parity::2] = plain.config.mask_id
+            blocks.append((prefix, block))
+    return Case("pocket", plain, small, blocks)
+
+
+def drawn(name: str, config: T3Config) -> Case:
+    """A size with drawn weights."""
+    layout = released_layout(built(config))
+    weights = {key: torch.from_numpy(draw(key, shape)) for key, shape in layout.items()}
+    engines = []
+    for bits in (None, 8):
+        assign(t3 := built(config), lambda key: weights[key])
+        if bits == 8:
+            t3.fuse(8)
+        engines.append(DenseEngine(t3, max_rows=2, max_length=256))
+    blocks = []
+    for seed in range(8):
+        block = torch.randint(0, 6561, (config.block_size,), generator=torch.Generator().manual_seed(seed))
+        block[seed % 2 :: 2] = config.mask_id
+        blocks.append((drawn_prefix(seed), block))
+    return Case(f"{name}, drawn", engines[0], engines[1], blocks)
+
+
+if __name__ == "__main__":
+    main()
