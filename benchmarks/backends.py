@@ -100,7 +100,7 @@ def main() -> None:
 def measure(source: Checkpoint, choice: Choice, streams: int, params: DecodeParams) -> Row:
     """One back-end at one number of streams, built for it."""
     engine = load_engine(source, choice, ROWS_PER_STREAM * streams)
-    decoder = load_decoder(engine, choice, streams, lambda _: None)
+    decoder = load_decoder(engine, choice, params, streams, lambda _: None)
     vocoder = load_vocoder(source, choice, streams, lambda _: None)
     path = next(iter(source.voices.values()), None)
     voice = Voice.load(path) if path is not None else random_voice(source.config, "random")
@@ -115,7 +115,7 @@ def measure(source: Checkpoint, choice: Choice, streams: int, params: DecodePara
         states = [vocoder.open(prepared, seed) for seed in range(streams)]
         steps: list[float] = []
         blocks: list[float] = []
-        heard = False
+        heard, first = False, float("nan")
         while len(blocks) < BLOCKS and not (heard and first_only):
             block_began = time.perf_counter()
             tokens = _block(decoder, decodings, steps)
@@ -128,7 +128,7 @@ def measure(source: Checkpoint, choice: Choice, streams: int, params: DecodePara
                 break
         for decoding in decodings:
             decoder.close(decoding)
-        return first if heard else float("nan"), steps, blocks
+        return first, steps, blocks
 
     run(first_only=True)
     first, steps, blocks = run(first_only=False)

@@ -136,6 +136,14 @@ def unavailable() -> dict[str, str]:
     return {name: why for name, why in reasons.items() if why}
 
 
+def cpu_numbers() -> str:
+    """What this CPU computes in, and which options of `choose` it has, in words. Imports torch."""
+    from cf_agents.models.linear import int8_missing
+
+    numbers = "bfloat16 (it has instructions for it)" if _cpu_multiplies_bfloat16() else "float32 (bfloat16 would be slower)"
+    return f"computes in {numbers}; quantise=8: {int8_missing() or 'can be had'}"
+
+
 def _flashinfer_missing(device: str) -> str | None:
     """Why FlashInfer cannot be had on a CUDA device; None where it can."""
     import torch

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import cf_agents
 from cf_agents import backends
-from cf_agents.builtin import TINY_NAME
-from cf_agents.checkpoint import RELEASED_REPOSITORY, T3_FILE, Checkpoint
+from cf_agents.builtin import TINY_NAME, open_model
+from cf_agents.checkpoint import RELEASED_REPOSITORY, T3_FILE
 from cf_agents.errors import CfAgentsError
 
 _NEEDED = ("numpy", "anyio", "tokenizers", "safetensors", "huggingface-hub", "soundfile", "soxr", "num2words", "rich")
@@ -29,27 +30,32 @@ def report(console: Console, model: str) -> None:
     import torch
 
     table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_row("cf_agents", cf_agents.__version__)
-    table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
-    table.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def tell(name: str, what: str) -> None:
+        # Text, not markup: "cf-agents[mlx]" is not a style.
+        table.add_row(Text(name), Text(what))
+
+    tell("cf_agents", cf_agents.__version__)
+    tell("python", f"{platform.python_version()} on {platform.platform()}")
+    tell("torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    tell("cpu", backends.cpu_numbers())
     for n in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(n)
-        table.add_row(f"cuda:{n}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB, compute {about.major}.{about.minor}")
+        tell(f"cuda:{n}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB, compute {about.major}.{about.minor}")
     if torch.cuda.device_count() == 0:
-        table.add_row(
-            "cuda", f"none (torch was built {'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'})"
-        )
+        tell("cuda", f"none (torch was built {'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'})")
     if torch.backends.mps.is_available():
-        table.add_row("mps", "available")
-    table.add_row("packages", ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in _NEEDED))
+        tell("mps", "available")
+    tell("packages", ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in _NEEDED))
     for name, use in _EXTRAS.items():
-        table.add_row(name, f"{_version(name) or 'not installed'} ({use})")
-    table.add_row("would run", backends.choose().why)
+        tell(name, f"{_version(name) or 'not installed'} ({use})")
+    tell("would run", backends.choose().why)
     for name, why in backends.unavailable().items():
-        table.add_row(name, why)
-    table.add_row("released model", _released())
-    table.add_row(f"model {model}", _model(model))
+        tell(f"no {name}", why)
+    tell("released model", _released())
+    tell(f"model {model}", _model(model))
     console.print(table, soft_wrap=True)
 
 
@@ -72,7 +78,7 @@ def _model(model: str) -> str:
     if model == TINY_NAME:
         return "built when it is first asked for; untrained"
     try:
-        checkpoint = Checkpoint.open(model, local_files_only=True, progress=False)
+        checkpoint = open_model(model, local_files_only=True)
         checkpoint.verify()
     except CfAgentsError as error:
         return f"{type(error).__name__}: {error}"

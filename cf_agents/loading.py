@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from cf_agents.backends import Choice
-from cf_agents.builtin import random_voice
+from cf_agents.builtin import default_voice
 from cf_agents.checkpoint import IGNORED, S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE, Checkpoint
 from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.decode import Decoder
@@ -117,9 +117,7 @@ def load_vocoder(checkpoint: Checkpoint, choice: Choice, most: int, progress: Ca
     vocoder = Vocoder(flow, hift, passes=FlowGraphs(capture, most), decode=HiFTGraphs(capture, most))
     progress(f"Recording the vocoder of up to {most} streams as CUDA graphs")
     began_s = time.monotonic()
-    path = next(iter(checkpoint.voices.values()), None)
-    voice = Voice.load(path) if path is not None else random_voice(checkpoint.config, "recorded")
-    record(vocoder, vocoder.prepare(voice), most, checkpoint.config.t3.block_size)
+    record(vocoder, vocoder.prepare(default_voice(checkpoint)), most, checkpoint.config.t3.block_size)
     logger.info("The vocoder's CUDA graphs were recorded in %.1f s.", time.monotonic() - began_s)
     return vocoder
 

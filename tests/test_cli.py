@@ -245,6 +245,16 @@ def test_the_doctor_says_what_would_run(tiny_folder: Path, capsys: pytest.Captur
         "default",
     ):
         assert part in said, part
+    for part in ("cpu computes in", "quantise=8"):
+        assert part in said, part
+    if importlib.util.find_spec("flashinfer") is None:
+        assert "no flashinfer The paged engine" in said
+        assert "pip install 'cf-agents[flashinfer]'" in said
+
+
+def test_the_doctor_knows_the_model_that_comes_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    assert "trained, voices: " in " ".join(capsys.readouterr().err.split())
 
 
 def test_playing_without_the_package_says_what_to_install(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
