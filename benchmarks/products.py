@@ -61,9 +61,7 @@ def main() -> None:
     torch.set_num_threads(1)
     config = open_model("pocket").config.t3 if args.model == "pocket" else T3Config()
     print(f"{describe()}; 1 thread, {args.model}, float32 rows, microseconds\n")
-    print(
-        "| product | rows | plain | oneDNN | float16 | float16 / oneDNN | 8 bits | 8 bits / float16 |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| product | rows | plain | oneDNN | float16 | float16 / oneDNN | 8 bits | 8 bits / float16 |\n" + "|---" * 8 + "|")
     for name, (out, into) in shapes(config).items():
         weights = [torch.randn(out, into).mul_(0.05).half().float() for _ in range(max(2, BYTES // (4 * out * into)))]
         for rows in args.rows:
