@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 from bench import open_bench
-from pipecat.frames.frames import LLMFullResponseEndFrame, LLMTextFrame, TTSStartedFrame, TTSStoppedFrame
+from pipecat.frames.frames import (
+    LLMFullResponseEndFrame,
+    LLMTextFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+    TTSUpdateSettingsFrame,
+)
 from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.utils.errors import ErrorCategory
-from pipecat_cf_agents import CfAgentsTTSService, turn
+from pipecat_cf_agents import CfAgentsTTSService, CfAgentsTTSSettings, turn
 
 from cf_agents.errors import Busy, CfAgentsError, StreamClosed, SynthesisFailed, TextError, WorkerDied
 from tests.fakes import FakeLink, FakeTTS
@@ -69,6 +75,62 @@ async def test_a_reply_waits_for_room_in_a_full_house() -> None:
         await bench.interrupt()
         assert not bench.service._tasks
     assert bench.errors == []
+
+
+async def test_a_reply_that_finds_no_rows_is_said_whole_once_there_are_some() -> None:
+    """The engine says so later than a house without places does: when it was given the text."""
+    tts = FakeTTS()
+    async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
+        await bench.reply(SENTENCES[:40], end=False)
+        await bench.settle()
+        tts.link.sessions[0].fail(Busy("No row is free.", 0.001))
+        await bench.send(LLMTextFrame(SENTENCES[40:60]))
+        await bench.until(lambda: len(tts.link.sessions) == 2)
+        tts.link.sessions[1].fail(Busy("No row is free.", 0.001))
+        await bench.send(LLMTextFrame(SENTENCES[60:]), LLMFullResponseEndFrame())
+        await bench.until(lambda: len(tts.link.sessions) == 3 and tts.link.sessions[2].segments)
+        await bench.settle()
+        tts.link.sessions[2].speak(1.0)
+        await bench.play(10.0)
+        assert bench.said() == [SENTENCES]
+        assert len(bench.audio()) == 2 * 24_000 * len(tts.link.sessions[2].segments)
+        assert all(session.closed for session in tts.link.sessions)
+    assert bench.errors == []
+
+
+async def test_rows_that_stay_taken_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "PATIENCE_S", 0.003)
+    tts = FakeTTS(FakeLink(lambda session: session.fail(Busy("No row is free.", 0.001))))
+    async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
+        await bench.reply(SENTENCES)
+        await bench.until(lambda: bench.errors)
+        await bench.play(10.0)
+        assert [each.category for each in bench.errors] == [ErrorCategory.RATE_LIMIT]
+        assert bench.service.is_usable
+        assert len(tts.link.sessions) == 4
+        assert bench.said() == []
+        assert bench.service.get_audio_contexts() == []
+
+
+async def test_what_waits_for_room_is_said_in_order_and_with_the_settings_it_was_written_for() -> None:
+    tts = FakeTTS()
+    async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
+        tts.error = Busy("All places are taken.", 0.001)
+        await bench.reply("This is said by one voice, and ", end=False)
+        await bench.send(TTSUpdateSettingsFrame(delta=CfAgentsTTSSettings(voice="male")))
+        await bench.send(LLMTextFrame("this by another."), LLMFullResponseEndFrame())
+        await bench.settle()
+        tts.error = None
+        await bench.until(lambda: len(tts.link.sessions) == 2)
+        await bench.settle()
+        assert [
+            (session.voice.name, " ".join(segment.text.strip() for segment in session.segments))
+            for session in tts.link.sessions
+        ] == [("default", "This is said by one voice, and"), ("male", "this by another.")]
+        for session in tts.link.sessions:
+            session.speak(1.0)
+        await bench.play(10.0)
+        assert bench.said() == ["This is said by one voice, and this by another."]
 
 
 async def test_a_house_that_stays_full_is_told_and_never_costs_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,7 +281,7 @@ async def test_the_end_of_the_pipeline_waits_for_what_was_written() -> None:
     async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
         await bench.reply(TEXT, end=False)
         await bench.worker.queue_frame(EndFrame())
-        await bench.until(lambda: tts.link.sessions and not bench.service._turns[next(iter(bench.service._turns))]._writing)
+        await bench.until(lambda: tts.link.sessions and all(turn.ended.is_set() for turn in bench.service._turns.values()))
         tts.link.sessions[0].speak(2.0)
         tts.link.on_submit = lambda session: session.speak(2.0)
     assert len(bench.audio()) == 2 * 24_000 * 4

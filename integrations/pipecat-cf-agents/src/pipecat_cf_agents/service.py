@@ -10,12 +10,11 @@ Knows nothing of models but how to ask for one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import anyio.to_thread
 from loguru import logger
 from pipecat.frames.frames import (
     AggregatedTextFrame,
@@ -36,7 +35,6 @@ from pipecat.services.tts_service import TextAggregationMode, TTSService
 from pipecat.transcriptions.language import Language, resolve_language
 from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.tracing.service_decorators import traced_tts
-from pipecat.utils.types import assert_given
 
 from cf_agents import (
     TTS,
@@ -44,13 +42,12 @@ from cf_agents import (
     Busy,
     CfAgentsError,
     ConfigError,
-    DecodeParams,
     Stream,
     SynthesisFailed,
     TextError,
-    Voice,
     VoiceError,
 )
+from pipecat_cf_agents.manner import Manner
 from pipecat_cf_agents.model import LoadOptions, SharedModel
 from pipecat_cf_agents.settings import CfAgentsTTSSettings
 from pipecat_cf_agents.turn import Turn
@@ -121,7 +118,7 @@ class CfAgentsTTSService(TTSService):
             self._words = self._text_aggregator = WordAggregator(self.text_aggregation_language)
         self._tts = tts
         self._shared = SharedModel(complete.model or "pocket", load or LoadOptions()) if tts is None else None
-        self._manner: _Manner | None = None
+        self._manner: Manner | None = None
         self._turns: dict[str, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._playing: Turn | None = None
@@ -193,23 +190,11 @@ class CfAgentsTTSService(TTSService):
         self._warn_unhandled_updated_settings(changed.keys() - {"voice", "params", "lead_s"})
         return changed
 
-    async def _choose_manner(self) -> _Manner:
-        """Check the settings against the model. Raises `VoiceError` and `ConfigError`."""
+    async def _choose_manner(self) -> Manner:
         if self._tts is None:
             raise ConfigError("The service has no model: see the error of its set-up.")
-        settings = self._settings
-        assert isinstance(settings, CfAgentsTTSSettings)
-        name, params, lead_s = assert_given(settings.voice), assert_given(settings.params), assert_given(settings.lead_s)
-        voice = self._tts.voices.get(name or "default")
-        if voice is None:
-            if name is None or not Path(name).suffix:
-                known = ", ".join(self._tts.voices) or "none"
-                raise VoiceError(f"The model has no voice {name!r}; it has {known}. Give one of these, or a voice file.")
-            voice = await anyio.to_thread.run_sync(Voice.load, name)
-            voice.check(self._tts.config)
-        if lead_s is not None and not lead_s > 0.0:
-            raise ConfigError(f"lead_s is {lead_s}; give seconds above 0.")
-        return _Manner(voice, DecodeParams.preset(params) if isinstance(params, str) else params, lead_s)
+        assert isinstance(self._settings, CfAgentsTTSSettings)
+        return await Manner.of(self._settings, self._tts)
 
     # Text.
 
@@ -255,7 +240,7 @@ class CfAgentsTTSService(TTSService):
         if turn is None:
             context = self._tts_contexts.get(context_id)
             interruptible = context is None or context.interruptible
-            turn = self._turns[context_id] = Turn(context_id, self._open_stream, interruptible)
+            turn = self._turns[context_id] = Turn(context_id, self._stream_of_now, interruptible)
             task = self.create_task(self._speak(turn), "speak")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -306,11 +291,14 @@ class CfAgentsTTSService(TTSService):
             turn.end()
             await self.start_tts_usage_metrics(turn.text)
 
-    def _open_stream(self) -> Stream:
-        if self._tts is None or self._manner is None:
+    def _stream_of_now(self) -> Callable[[], Stream]:
+        """Opens a core stream with the settings of now, whenever it is called."""
+        return partial(self._open_stream, self._manner)
+
+    def _open_stream(self, manner: Manner | None) -> Stream:
+        if self._tts is None or manner is None:
             raise ConfigError("The service has no model or voice to speak with: see the errors before this one.")
-        manner = self._manner
-        return self._tts.stream(manner.voice, params=manner.params, lead_s=manner.lead_s, sample_rate=self.sample_rate)
+        return manner.open(self._tts, self.sample_rate)
 
     # Audio.
 
@@ -384,15 +372,6 @@ class CfAgentsTTSService(TTSService):
             if isinstance(exception, kinds):
                 return category
         return None
-
-
-@dataclass(frozen=True)
-class _Manner:
-    """Settings that were checked."""
-
-    voice: Voice
-    params: DecodeParams | None
-    lead_s: float | None
 
 
 @dataclass

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from cf_agents import AudioChunk, Busy, CfAgentsError, Stream, StreamClosed
 from cf_agents.playback import Playback
@@ -22,13 +23,24 @@ LOOK_S = 0.5
 """After so long at most it is looked at again."""
 
 
+@dataclass(eq=False)
+class _Part:
+    """What is said with the settings of one time. Its text is kept: a house may turn out to be full once it was given it."""
+
+    open: Callable[[], Stream]
+    text: str = ""
+    ended: bool = False
+    stream: Stream | None = None
+    """None until there is room."""
+
+
 class Turn:
     """Written to and cancelled by the service, iterated by one task, which closes it. Times in seconds.
 
-    open_stream: a core stream with the settings of the moment.
+    choose: what opens a core stream with the settings of the moment it is called in.
     """
 
-    def __init__(self, context_id: str, open_stream: Callable[[], Stream], interruptible: bool = True) -> None:
+    def __init__(self, context_id: str, choose: Callable[[], Callable[[], Stream]], interruptible: bool = True) -> None:
         self.context_id = context_id
         self.interruptible = interruptible
         self.text = ""
@@ -39,14 +51,13 @@ class Turn:
         self.cancelled = False
         self.ended = asyncio.Event()
         """No more text comes."""
-        self._open_stream = open_stream
-        self._writing: Stream | None = None
-        self._streams: deque[Stream] = deque()
+        self._choose = choose
+        self._parts: deque[_Part] = deque()
+        """Those that are not spoken yet."""
         self._opened: list[Stream] = []
         self._changed = asyncio.Event()
-        self._held = ""
-        """Text for which there was no room yet."""
         self._busy: Busy | None = None
+        """There was no room for the first part that has no stream."""
         self._patience_s = PATIENCE_S
         self._error: CfAgentsError | None = None
         self._playback: Playback | None = None
@@ -61,33 +72,22 @@ class Turn:
         if self.ended.is_set() or self._error is not None:
             return
         self.text += text
-        if self._held:
-            self._held += text
-        else:
-            self._give(text)
-
-    def _give(self, text: str) -> None:
-        try:
-            if self._writing is None:
-                self._writing = self._open_stream()
-                self._streams.append(self._writing)
-                self._opened.append(self._writing)
-                self._changed.set()
-            self._writing.write(text)
-        except Busy as error:
-            self._held, self._busy = text, error
+        if not self._parts or self._parts[-1].ended:
+            self._parts.append(_Part(self._choose()))
             self._changed.set()
-        except CfAgentsError as error:
-            self._fail(error)
+        part = self._parts[-1]
+        part.text += text
+        if part.stream is None:
+            self._open_parts()
+        else:
+            # A stream that has failed takes no text; who iterates it hears why.
+            with contextlib.suppress(StreamClosed):
+                part.stream.write(text)
 
     def renew(self) -> None:
         """Say what was written as it was meant; what comes now goes to a new stream, whose audio follows."""
-        stream, self._writing = self._writing, None
-        if stream is not None and self._error is None:
-            try:
-                stream.end()
-            except CfAgentsError as error:
-                self._fail(error)
+        if self._parts:
+            self._end(self._parts[-1])
 
     def end(self) -> None:
         """No more text comes: the iteration ends after the last chunk. Ending twice is fine."""
@@ -100,7 +100,7 @@ class Turn:
         self.cancelled = True
         for stream in self._opened:
             stream.cancel_nowait()
-        self._writing = None
+        self._parts.clear()
         self.ended.set()
         self._changed.set()
 
@@ -114,13 +114,23 @@ class Turn:
     async def __aiter__(self) -> AsyncIterator[AudioChunk]:
         """The chunks, in order. Raises what ended it, typed. Nothing follows `cancel`."""
         while not self.cancelled:
-            if self._streams:
-                async for chunk in self._streams[0]:
-                    yield chunk
-                self._streams.popleft()
-                self._stream_at_s = self.made_s
-            elif self._error is not None:
+            if self._error is not None and not (self._parts and self._parts[0].stream):
                 raise self._error
+            if self._parts and (stream := self._parts[0].stream):
+                try:
+                    async for chunk in stream:
+                        yield chunk
+                except Busy as busy:
+                    # Nothing of it was heard, or it would have had room. Those behind it wait for it.
+                    self._busy = busy
+                    self._parts[0].stream = None
+                except CfAgentsError as error:
+                    self._error = error
+                    raise
+                else:
+                    self._stream_at_s = self.made_s
+                    if self._parts:
+                        self._parts.popleft()
             elif self._busy is not None:
                 await self._wait_for_room(self._busy)
             elif self.ended.is_set():
@@ -132,17 +142,43 @@ class Turn:
 
     async def _wait_for_room(self, busy: Busy) -> None:
         if self._patience_s <= 0.0:
+            self._error = busy
             raise busy
         wait_s = min(busy.retry_after_s, LOOK_S, self._patience_s)
         self._patience_s -= wait_s
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), wait_s)
-        if not self.cancelled:
-            text, self._held, self._busy = self._held, "", None
-            self._give(text)
-            if self.ended.is_set():
-                self.renew()
+        self._busy = None
+        self._open_parts()
+
+    def _open_parts(self) -> None:
+        """Give every part a stream, in order: the last must not take the room that the first one waits for."""
+        for part in self._parts:
+            if self._busy is not None or self._error is not None:
+                return
+            if part.stream is None:
+                self._open(part)
+
+    def _open(self, part: _Part) -> None:
+        try:
+            part.stream = part.open()
+        except Busy as busy:
+            self._busy = busy
+        except CfAgentsError as error:
+            self._error = error
+        else:
+            self._opened.append(part.stream)
+            part.stream.write(part.text)
+            if part.ended:
+                part.stream.end()
+        self._changed.set()
+
+    def _end(self, part: _Part) -> None:
+        part.ended = True
+        if part.stream is not None:
+            with contextlib.suppress(StreamClosed):
+                part.stream.end()
 
     # Where the listener is.
 
@@ -150,8 +186,8 @@ class Turn:
         """The listener begins to hear at `at_s`, a time of the pipeline's clock, what has not been played to it."""
         self._playback = Playback()
         self._playback.add(self.made_s - self._zero_s, at_s)
-        if self._streams:
-            self._streams[0].report_position(self._zero_s - self._stream_at_s)
+        if self._parts and (stream := self._parts[0].stream):
+            stream.report_position(self._zero_s - self._stream_at_s)
 
     def take(self, chunk: AudioChunk, now_s: float) -> list[tuple[str, float]]:
         """Count a chunk as on its way to the listener; its words, each with the seconds from `begin` to when it is heard.
@@ -175,9 +211,3 @@ class Turn:
         """Pipecat closed the context while text was still to come; what comes begins anew."""
         self._playback = None
         self._zero_s, self._late_s = self.made_s, 0.0
-
-    def _fail(self, error: CfAgentsError) -> None:
-        cause = error.__cause__ if isinstance(error, StreamClosed) else None
-        self._error = cause if isinstance(cause, CfAgentsError) else error
-        self._writing = None
-        self._changed.set()
