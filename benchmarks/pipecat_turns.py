@@ -3,11 +3,8 @@
     PYTHONPATH=.:integrations/pipecat-cf-agents/src python -m benchmarks.pipecat_turns [--turns 200] [--bots 1] [--link process]
 
 Each bot is a real pipeline around `CfAgentsTTSService`, all in this process and on one engine. A scripted language model writes
-a token every `--token-ms`; each reply is interrupted at a random time after its first audio. Seen from behind the service:
-
-    first audio      from the first token to the first audio frame; and in how many turns that was before the text's end
-    silence          from the interruption's entry into the pipeline to the last audio or word frame out of the service
-    late, foreign    frames behind the interruption, frames of another turn: both have to be 0
+a token every `--token-ms`; each reply is interrupted at a random time after its first audio. Frames are seen from behind the
+service; what is foreign is told by their audio contexts. See `turns` for the figures.
 """
 
 from __future__ import annotations
@@ -17,9 +14,7 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack
-from typing import get_args
 
-import numpy as np
 from loguru import logger
 from pipecat.frames.frames import (
     EndFrame,
@@ -37,11 +32,8 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 from pipecat_cf_agents import CfAgentsTTSService
 
-from benchmarks.machine import describe
+from benchmarks.turns import AFTERWARDS_S, TOKEN_CHARS, Figures, heard_s, is_foreign, parser, report, text_of, turns_each
 from cf_agents import TTS
-from cf_agents.tts import Linked
-
-TEXT = "Certainly, I can look that up for you. The first train leaves at nine in the morning, and the next an hour later. " * 3
 
 
 class Ear(FrameProcessor):
@@ -64,47 +56,42 @@ class Ear(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-class Figures:
-    def __init__(self) -> None:
-        self.first_s: list[float] = []
-        self.silence_s: list[float] = []
-        self.before_end = self.late = self.foreign = 0
-
-
-async def converse(worker: PipelineWorker, ear: Ear, args: argparse.Namespace, figures: Figures, seed: int) -> None:
-    source = random.Random(seed)
+async def converse(worker: PipelineWorker, ear: Ear, args: argparse.Namespace, figures: Figures, bot: int) -> None:
+    source = random.Random(bot)
     contexts: set[str | None] = set()
-    for _ in range(args.turns):
+    for turn in range(turns_each(args)):
         ear.first.clear()
         ear.silenced.clear()
-        began, ended = time.perf_counter(), asyncio.Event()
-
-        async def write(ended: asyncio.Event = ended) -> None:
-            await worker.queue_frame(LLMFullResponseStartFrame())
-            for at in range(0, len(TEXT), 4):
-                await worker.queue_frame(LLMTextFrame(TEXT[at : at + 4]))
-                await asyncio.sleep(args.token_ms / 1e3)
-            await worker.queue_frame(LLMFullResponseEndFrame())
-            ended.set()
-
-        writing = asyncio.create_task(write())
+        text = text_of(bot, turn)
+        writing = asyncio.create_task(write(worker, text, args.token_ms / 1e3))
+        began = time.perf_counter()
         await ear.first.wait()
-        figures.before_end += not ended.is_set()
+        figures.before_end += not writing.done()
         figures.first_s.append(time.perf_counter() - began)
-        await asyncio.sleep(source.uniform(0.0, 0.3))
+        await asyncio.sleep(heard_s(source))
         writing.cancel()
         interrupted = time.perf_counter()
         await worker.queue_frame(InterruptionFrame())
         await ear.silenced.wait()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(AFTERWARDS_S)
         at = next(i for i, (_, frame) in enumerate(ear.came) if isinstance(frame, InterruptionFrame))
         before, after = ear.came[:at], ear.came[at + 1 :]
-        figures.silence_s.append(max([0.0, *(came - interrupted for came, _ in [*before, *after])]))
+        figures.last_s.append(max([0.0, *(came - interrupted for came, _ in [*before, *after])]))
+        figures.silence_s.append(ear.came[at][0] - interrupted)
         mine = {getattr(frame, "context_id", None) for _, frame in before}
+        words = " ".join(frame.text for _, frame in before if isinstance(frame, TTSTextFrame))
         figures.late += len(after)
-        figures.foreign += len(mine) - 1 + len(mine & contexts)
+        figures.foreign += len(mine) - 1 + len(mine & contexts) + is_foreign(words, text)
         contexts |= mine
         ear.came.clear()
+
+
+async def write(worker: PipelineWorker, text: str, token_s: float) -> None:
+    await worker.queue_frame(LLMFullResponseStartFrame())
+    for at in range(0, len(text), TOKEN_CHARS):
+        await worker.queue_frame(LLMTextFrame(text[at : at + TOKEN_CHARS]))
+        await asyncio.sleep(token_s)
+    await worker.queue_frame(LLMFullResponseEndFrame())
 
 
 async def measure(args: argparse.Namespace) -> Figures:
@@ -117,34 +104,17 @@ async def measure(args: argparse.Namespace) -> Figures:
         await runner.add_workers(*workers)
         running = asyncio.create_task(runner.run())
         pairs = enumerate(zip(workers, ears, strict=True))
-        await asyncio.gather(*(converse(worker, ear, args, figures, seed) for seed, (worker, ear) in pairs))
+        await asyncio.gather(*(converse(worker, ear, args, figures, bot) for bot, (worker, ear) in pairs))
         for worker in workers:
             await worker.queue_frame(EndFrame())
         await running
     return figures
 
 
-def row(name: str, values_s: list[float]) -> None:
-    p50, p99 = np.percentile(values_s, [50, 99]) * 1e3
-    print(f"{name:28}{p50:9.2f}{p99:9.2f}{max(values_s) * 1e3:9.2f}{len(values_s):8}", flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=200, help="of each bot")
-    parser.add_argument("--bots", type=int, default=1)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--link", choices=get_args(Linked), default="process")
-    parser.add_argument("--token-ms", type=float, default=10.0)
-    args = parser.parse_args()
+    args = parser(__doc__, ("process", "thread")).parse_args()
     logger.remove()
-    figures = asyncio.run(measure(args))
-    print(f"{args.bots} bots, {args.model}, {args.link} link; {describe()}")
-    print(f"{'ms':28}{'p50':>9}{'p99':>9}{'max':>9}{'turns':>8}")
-    row("first audio", figures.first_s)
-    row("silence", figures.silence_s)
-    print(f"first audio before the text's end: {figures.before_end} of {len(figures.first_s)}")
-    print(f"late frames {figures.late}, foreign frames {figures.foreign}")
+    report("bots", args, asyncio.run(measure(args)))
 
 
 if __name__ == "__main__":

@@ -170,7 +170,8 @@ async def main(model: str, folder: Path) -> None:
         use_tts_aligned_transcript=True,  # the history then holds what was heard
     )
     recorder = Recorder(folder / "out.wav", speech.sample_rate)
-    synchroniser = TranscriptSynchronizer(next_in_chain_audio=recorder, next_in_chain_text=Screen())
+    # In a room: `transcription_speed_factor`. These voices are faster than LiveKit takes them for.
+    synchroniser = TranscriptSynchronizer(next_in_chain_audio=recorder, next_in_chain_text=Screen(), speed=1.25)
     session.output.audio = synchroniser.audio_output
     session.output.transcription = synchroniser.text_output
     await speech.ready()

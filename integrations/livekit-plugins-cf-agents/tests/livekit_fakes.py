@@ -27,6 +27,8 @@ from cf_agents.observer import StreamObserver
 from tests.fakes import fake_voice
 
 SAMPLE_RATE = 24_000
+PACE = 1.25
+"""The `transcription_speed_factor` that the README advises."""
 
 
 class FakeEngine:
@@ -301,9 +303,9 @@ class Conversation:
 
 @contextlib.asynccontextmanager
 async def conversation(
-    speech: tts.TTS, script: Script, *, agent: Agent | None = None, **options: object
+    speech: tts.TTS, script: Script, *, agent: Agent | None = None, pace: float = 1.0, **options: object
 ) -> AsyncIterator[Conversation]:
-    """A session around `speech`, wired as LiveKit wires a room's, closed at the end."""
+    """A session around `speech`, wired as LiveKit wires a room's, closed at the end. pace: its `transcription_speed_factor`."""
     session = AgentSession(
         llm=script,
         tts=speech,
@@ -314,7 +316,7 @@ async def conversation(
         **options,
     )
     loudspeaker, transcript = Loudspeaker(), Transcript()
-    synchroniser = TranscriptSynchronizer(next_in_chain_audio=loudspeaker, next_in_chain_text=transcript)
+    synchroniser = TranscriptSynchronizer(next_in_chain_audio=loudspeaker, next_in_chain_text=transcript, speed=pace)
     session.output.audio = synchroniser.audio_output
     session.output.transcription = synchroniser.text_output
     errors: list[object] = []

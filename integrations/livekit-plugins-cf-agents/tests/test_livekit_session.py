@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from livekit.agents import Agent, APIStatusError, FlushSentinel, metrics, tts
 from livekit.plugins import cf_agents
-from livekit_fakes import FakeEngine, Script, conversation, loaded
+from livekit_fakes import PACE, FakeEngine, Script, conversation, loaded
 
 from cf_agents.errors import Busy, SynthesisFailed
 
@@ -47,15 +47,22 @@ async def test_a_reply_that_is_heard_out_is_in_the_history_word_for_word(speech:
 
 
 async def test_the_history_holds_what_was_heard_before_an_interruption(speech: cf_agents.TTS) -> None:
-    """To a word. Behind long words LiveKit's own pacing, which adds to what its clock says, is now and then two behind."""
-    times, apart = random.Random(1), []
-    async with conversation(speech, Script([REPLY])) as talk:
-        for turn in range(25):
+    """To a word, where LiveKit's pace of the transcript is not slower than the voice: see the README."""
+    times = random.Random(1)
+    async with conversation(speech, Script([REPLY]), pace=PACE) as talk:
+        for turn in range(40):
             await talk.reply(times.uniform(0.5, 11.0))
             assert talk.last.interrupted
-            apart.append(words_apart(talk.said()[turn], talk.last.text))
-    assert max(apart) <= 2
-    assert apart.count(2) <= 1
+            assert words_apart(talk.said()[turn], talk.last.text) <= 1
+
+
+async def test_livekits_own_pace_falls_behind_a_long_word_though_the_next_ones_came_in_time(speech: cf_agents.TTS) -> None:
+    """Why the README names a pace. A word is counted once the time is over that its syllables take at 3.83 a second; a voice
+    that is faster is two words on by then. When this fails, LiveKit paces by the times of the words, and the advice can go."""
+    async with conversation(speech, Script([REPLY])) as talk:
+        await talk.reply(6.22)
+    assert talk.last.text.endswith("in every village on the")
+    assert talk.said()[0].endswith("in every village")
 
 
 async def test_after_an_interruption_nothing_comes_and_nothing_is_made(speech: cf_agents.TTS, engine: FakeEngine) -> None:
@@ -185,7 +192,7 @@ async def test_a_full_house_is_tried_again_until_there_is_room(speech: cf_agents
     async with conversation(speech, Script([REPLY])) as talk:
         await talk.reply()
         assert talk.said() == [REPLY]
-        assert [event.error.recoverable for event in talk.errors] == [True, True]
+        assert [event.error.recoverable for event in talk.errors] == [True]
         error = talk.errors[0].error.error
         assert isinstance(error, APIStatusError)
         assert (error.status_code, error.body) == (429, {"retry_after_s": 0.4})

@@ -13,7 +13,7 @@ import contextlib
 import math
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,10 +25,13 @@ from livekit.plugins.cf_agents.share import shared_engine
 
 import cf_agents
 from cf_agents import DecodeParams, Voice
-from cf_agents.errors import ConfigError, StreamClosed
+from cf_agents.errors import Busy, ConfigError, StreamClosed
 
 FRAME_MS = 50
 """LiveKit's own 200 ms leave gaps where blocks come just in time."""
+PATIENCE_S = 2.0
+"""A full house that has room again within so long is asked again then. LiveKit's own tries come too early or too late, and it
+tells the application of each."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +172,17 @@ class ChunkedStream(tts.ChunkedStream):
         if not self._input_text.strip():
             return
         with _as_api_errors(lambda: output_emitter.pushed_duration() > 0.0):
-            asked = time.perf_counter()
-            async with self._tts._speaking(self._conn_options.timeout, lead_s=math.inf) as stream:
-                self._acquire_time = time.perf_counter() - asked
-                stream.write(self._input_text)
-                stream.end()
-                await _pass_on(stream, output_emitter)
-                self._set_token_usage(output_tokens=stream.stats.tokens)
+            await _patiently(lambda: self._say(output_emitter))
         output_emitter.flush()
+
+    async def _say(self, emitter: tts.AudioEmitter) -> None:
+        asked = time.perf_counter()
+        async with self._tts._speaking(self._conn_options.timeout, lead_s=math.inf) as stream:
+            self._acquire_time = time.perf_counter() - asked
+            stream.write(self._input_text)
+            stream.end()
+            await _pass_on(stream, emitter)
+            self._set_token_usage(output_tokens=stream.stats.tokens)
 
 
 class SynthesizeStream(tts.SynthesizeStream):
@@ -194,22 +200,13 @@ class SynthesizeStream(tts.SynthesizeStream):
             frame_size_ms=FRAME_MS,
             stream=True,
         )
-        text = await self._first_text()
-        if not text:
+        said = _Said(await self._first_text())
+        if not said.text:
             return
         with _as_api_errors(lambda: output_emitter.pushed_duration() > 0.0):
-            asked = time.perf_counter()
-            async with self._tts._speaking(self._conn_options.timeout) as stream:
-                self._acquire_time = time.perf_counter() - asked
-                output_emitter.start_segment(segment_id=request_id)
-                writer = asyncio.create_task(self._write(stream, text), name="cf_agents.write")
-                try:
-                    await _pass_on(stream, output_emitter)
-                    await writer
-                finally:
-                    await utils.aio.cancel_and_wait(writer)
-                self._set_token_usage(output_tokens=stream.stats.tokens)
-                output_emitter.end_segment()
+            output_emitter.start_segment(segment_id=request_id)
+            await _patiently(lambda: self._say(said, output_emitter))
+            output_emitter.end_segment()
 
     async def _first_text(self) -> str:
         """The beginning of the text, with something in it that is not white space; empty if there is none."""
@@ -221,16 +218,28 @@ class SynthesizeStream(tts.SynthesizeStream):
                     return text
         return ""
 
-    async def _write(self, stream: cf_agents.Stream, text: str) -> None:
+    async def _say(self, said: _Said, emitter: tts.AudioEmitter) -> None:
+        asked = time.perf_counter()
+        async with self._tts._speaking(self._conn_options.timeout) as stream:
+            self._acquire_time = time.perf_counter() - asked
+            writer = asyncio.create_task(self._write(stream, said), name="cf_agents.write")
+            try:
+                await _pass_on(stream, emitter)
+                await writer
+            finally:
+                await utils.aio.cancel_and_wait(writer)
+            self._set_token_usage(output_tokens=stream.stats.tokens)
+
+    async def _write(self, stream: cf_agents.Stream, said: _Said) -> None:
         # A stream that has failed takes no text; its reader raises why.
         with contextlib.suppress(StreamClosed):
-            stream.write(text)
+            stream.write(said.text)
             self._begin_clock(stream)
-            async for item in self._input_ch:
-                if not isinstance(item, str):
-                    break
+            while not said.ended and isinstance(item := await anext(self._input_ch, None), str):
+                said.text += item
                 stream.write(item)
                 self._begin_clock(stream)
+            said.ended = True
             stream.end()
             self._begin_clock(stream)
 
@@ -240,10 +249,40 @@ class SynthesizeStream(tts.SynthesizeStream):
             self._mark_started()
 
 
+@dataclass
+class _Said:
+    """What a stream was told so far; another try is told it again."""
+
+    text: str
+    ended: bool = False
+
+
+async def _patiently(say: Callable[[], Awaitable[None]]) -> None:
+    """Ask a full house again when it says that there is room, once, and only then tell the framework of it.
+
+    There is no room before the first sound, or there is to the end, so nothing is said twice.
+    """
+    try:
+        await say()
+    except Busy as busy:
+        if busy.retry_after_s > PATIENCE_S:
+            raise
+        await asyncio.sleep(busy.retry_after_s)
+        await say()
+
+
 async def _pass_on(stream: cf_agents.Stream, emitter: tts.AudioEmitter) -> None:
+    blank = ""
     async for chunk in stream:
+        words: list[TimedString] = []
+        for word in chunk.words:
+            # LiveKit takes white space that is out before its time for a syllable too early, and waits for it: so it comes
+            # with the word behind it.
+            text = word.text.rstrip()
+            words.append(TimedString(blank + text, word.start_s, word.end_s))
+            blank = word.text[len(text) :]
         # Words go to the next frame, so they come before the audio they begin in.
-        emitter.push_timed_transcript([TimedString(word.text, word.start_s, word.end_s) for word in chunk.words])
+        emitter.push_timed_transcript(words)
         emitter.push(chunk.pcm)
 
 
