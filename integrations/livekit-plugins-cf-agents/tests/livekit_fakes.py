@@ -143,7 +143,10 @@ class FakeSession:
 
 
 class Script(llm.LLM):
-    """A language model that writes `replies`, in turn, in pieces of `size` characters, one each `token_s`."""
+    """A language model that writes `replies`, in turn, in pieces of `size` characters, one each `token_s`.
+
+    before_last: what it waits for before the last piece of a reply.
+    """
 
     def __init__(self, replies: Sequence[str], token_s: float = 0.03, size: int = 5) -> None:
         super().__init__()
@@ -151,6 +154,7 @@ class Script(llm.LLM):
         self.token_s = token_s
         self.size = size
         self.turn = 0
+        self.before_last: asyncio.Event | None = None
         self.ended_at: list[float] = []
 
     def chat(
@@ -177,6 +181,8 @@ class _ScriptStream(llm.LLMStream):
     async def _run(self) -> None:
         for at in range(0, len(self._reply), self._script.size):
             piece = self._reply[at : at + self._script.size]
+            if self._script.before_last is not None and at + self._script.size >= len(self._reply):
+                await self._script.before_last.wait()
             self._event_ch.send_nowait(llm.ChatChunk(id="scripted", delta=llm.ChoiceDelta(role="assistant", content=piece)))
             await asyncio.sleep(self._script.token_s)
         self._script.ended_at.append(time.time())

@@ -32,7 +32,7 @@ async def test_a_conversation_on_a_real_engine(tiny: Path, link: str) -> None:
     tasks, threads, processes = asyncio.all_tasks(), set(threading.enumerate()), children()
     speech = cf_agents.TTS(model=lambda: TTS.load(tiny, link=link), params=QUICK)
     await speech.ready()
-    async with conversation(speech, Script([REPLY])) as talk:
+    async with conversation(speech, Script([REPLY, " ".join([REPLY] * 20), REPLY])) as talk:
         await talk.reply()
         assert talk.said() == [REPLY]
         assert not talk.last.interrupted
@@ -67,19 +67,30 @@ async def test_twelve_sessions_at_once_on_one_engine_and_none_is_starved(
     for speech in speeches:
         await speech.ready()
 
-    async def talk_through(n: int, speech: cf_agents.TTS) -> tuple[float, float]:
+    began: list[int] = []
+    all_began = asyncio.Event()
+
+    async def talk_through(n: int, speech: cf_agents.TTS) -> None:
         reply = f"This is the reply number {n} of twelve. {REPLY}"
-        async with conversation(speech, Script([reply])) as talk:
+        script = Script([reply])
+        script.before_last = all_began  # no reply ends before each of the twelve is heard
+        async with conversation(speech, script) as talk:
+
+            def begin(_: object) -> None:
+                began.append(n)
+                if len(began) == len(speeches):
+                    all_began.set()
+
+            talk.loudspeaker.on("playback_started", begin)
             await talk.reply()
             assert talk.said() == [reply]
             assert talk.errors == []
             assert len(talk.loudspeaker.heard) == 1
-            return talk.last.frames[0][0], talk.last.frames[-1][0]
 
-    async with asyncio.TaskGroup() as group:
-        sessions = [group.create_task(talk_through(n, speech)) for n, speech in enumerate(speeches)]
-    first, last = zip(*(session.result() for session in sessions), strict=True)
-    assert max(first) < min(last)
+    async with asyncio.timeout(200.0), asyncio.TaskGroup() as group:
+        for n, speech in enumerate(speeches):
+            group.create_task(talk_through(n, speech))
+    assert sorted(began) == list(range(12))
     engine_pid = int(socket.with_name(f"{socket.name}.lock").read_text())
     await asyncio.gather(*(speech.aclose() for speech in speeches))
     async with asyncio.timeout(60.0):

@@ -145,7 +145,7 @@ async def test_white_space_comes_with_the_word_behind_it(speech: cf_agents.TTS) 
     async with speech.stream() as stream:
         stream.push_text("One two  three.\nFour ")
         stream.end_input()
-        assert words(await spoken(stream)) == ["One", " two", "  three.", "\nFour"]
+        assert words(await spoken(stream)) == ["One", " two", "  three.", "\nFour", " "]
 
 
 async def test_a_stream_that_waits_for_text_takes_no_place(speech: cf_agents.TTS, engine: FakeEngine) -> None:

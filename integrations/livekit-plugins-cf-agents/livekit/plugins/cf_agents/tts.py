@@ -272,7 +272,7 @@ async def _patiently(say: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _pass_on(stream: cf_agents.Stream, emitter: tts.AudioEmitter) -> None:
-    blank = ""
+    blank, until_s = "", 0.0
     async for chunk in stream:
         words: list[TimedString] = []
         for word in chunk.words:
@@ -280,10 +280,13 @@ async def _pass_on(stream: cf_agents.Stream, emitter: tts.AudioEmitter) -> None:
             # with the word behind it.
             text = word.text.rstrip()
             words.append(TimedString(blank + text, word.start_s, word.end_s))
-            blank = word.text[len(text) :]
+            blank, until_s = word.text[len(text) :], word.end_s
         # Words go to the next frame, so they come before the audio they begin in.
         emitter.push_timed_transcript(words)
         emitter.push(chunk.pcm)
+    if blank:
+        # The next stream of the same reply goes on behind it.
+        emitter.push_timed_transcript(TimedString(blank, until_s, until_s))
 
 
 @contextlib.contextmanager
