@@ -137,7 +137,7 @@ class TTS:
         checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 bits for the decoder's weights, on a CPU and with MLX, or 4, with MLX: smaller, and not the same tokens
-        (`benchmarks/int8.py`, `benchmarks/metal.py`). threads: of torch on the CPU, for the decoder and for the vocoder each;
+        (`benchmarks/quantised.py`, `benchmarks/metal.py`). threads: of torch on the CPU, for the decoder and for the vocoder each;
         None takes what `backends.cpu_threads` says, and with link="thread" the number that torch has in this process.
         max_streams: streams open at once, from `stream` to their last chunk, `cancel` or `aclose`, whether they have something
         to say or not; each has room in the engine, and one more is `Busy` at once, for nobody waits in line. link: where the
