@@ -7,8 +7,8 @@
 "step" is the median time of `score` for the two rows of one stream, all engines in turns. "weights" are those of products: the
 layers' and the head. "agree" is the share of masked positions whose most likely token is that of dense float32, with every
 second position of a block open, and "off" the root mean square difference of their logits over their deviation. For the pocket
-voice the prefixes are texts and the open tokens those that it decodes for them; its file holds float16, which dense keeps. Other
-sizes have drawn weights and tokens, whose flat distributions make near ties: trained ones agree more.
+voice the prefixes are texts and the open tokens those that it decodes for them; its file holds float16, which dense keeps. The
+other sizes have drawn weights and tokens, whose flat distributions make near ties: trained ones agree more.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ KINDS: tuple[tuple[str, str, Literal[8, 4] | None, float], ...] = (
     ("mlx, 8 bits", "mlx", 8, 9),
     ("mlx, 4 bits", "mlx", 4, 5),
 )
-"""Name, back-end, what is asked of it, and the bits of a weight. With MLX each has a share in two float32 of its group of 64."""
+"""Name, back-end, what is asked of it, and the bits of a weight; with MLX each has a share in two float32 of a group of 64."""
 
 
 @dataclass(frozen=True)
