@@ -197,6 +197,6 @@ async def open_studio(kind: Kind, folder: Path, idle_s: float = 0.05, **argument
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for something that tells nobody, on another thread or in another process."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not true():  # noqa: ASYNC110
             await anyio.sleep(0.002)

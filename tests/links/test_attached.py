@@ -386,7 +386,7 @@ def test_what_stops_loading_reaches_who_waits(tmp_path: Path) -> None:
 def test_a_client_that_is_told_to_stop_waiting_stops(tmp_path: Path) -> None:
     told, abandoned = threading.Event(), threading.Event()
     link = AttachedLink(tmp_path / "socket", Start(FACTORY, {"error": "slow"}, 0.1), lambda message: told.set(), accept)
-    told.wait(20)
+    told.wait(60)
     abandoned.set()
     with pytest.raises(StreamClosed):
         link.wait(abandoned)

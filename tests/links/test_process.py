@@ -203,7 +203,7 @@ def test_what_stops_loading_is_raised_and_leaves_nothing(
 def test_a_child_killed_while_it_loads_is_an_error(tmp_path: Path) -> None:
     told = threading.Event()
     link = ProcessLink(FACTORY, {"error": "slow"}, lambda message: told.set())
-    told.wait(20)
+    told.wait(60)
     assert link.pid is not None
     os.kill(link.pid, signal.SIGKILL)
     with pytest.raises(WorkerDied, match="signal 9"):
@@ -215,7 +215,7 @@ def test_loading_that_is_abandoned_ends_at_once(told_first: bool) -> None:
     told, abandoned = threading.Event(), threading.Event()
     link = ProcessLink(FACTORY, {"error": "slow"}, lambda message: told.set())
     if told_first:
-        told.wait(20)
+        told.wait(60)
     abandoned.set()
     began = time.monotonic()
     with pytest.raises(StreamClosed):
