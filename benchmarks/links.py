@@ -253,10 +253,10 @@ def main() -> None:
             # The server ends a second after its last client, and then nothing of it is there.
             time.sleep(0.1)
     if args.plot:
-        plot(found, args.plot)
+        plot(found, args.plot, f"{describe()}; {args.weights or 'the model tiny'}, {args.streams} streams that never rest")
 
 
-def plot(found: dict[str, Series], target: Path) -> None:
+def plot(found: dict[str, Series], target: Path, what: str) -> None:
     """Of the loop's wakes, the share that came later than so many milliseconds."""
     from matplotlib.figure import Figure
 
@@ -268,7 +268,7 @@ def plot(found: dict[str, Series], target: Path) -> None:
             axes.loglog(np.maximum(late_ms, 0.01), np.arange(1, len(late_ms) + 1) / len(late_ms), style, color=color)
             axes.lines[-1].set_label(f"{kind} link, {name.removeprefix('loop lag, ')}")
     axes.axvline(5.0, color="black", lw=0.8, ls=":")
-    axes.set(xlabel="the loop wakes later than, ms", ylabel="share of wakes", title=describe())
+    axes.set(xlabel="the loop wakes later than, ms", ylabel="share of wakes", title=what)
     axes.title.set_fontsize(8)
     axes.legend(fontsize=8)
     figure.savefig(target, dpi=100)
