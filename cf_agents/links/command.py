@@ -11,8 +11,8 @@ import os
 import sys
 
 NICENESS = 10
-"""Of Unix, on top of what this process has. `benchmarks/links.py` has a loop's lag within 1 ms (p99) with it, and not with 5. The
-price: who computes without rest beside it, at ordinary priority on the same core, leaves it a tenth of that core."""
+"""Of Unix, on top of what this process has. With it a loop's lag is within 1 ms (p99) in `benchmarks/links.py`, and not with 5.
+The price: who computes without rest beside it, at ordinary priority on the same core, leaves it a tenth of that core."""
 
 # Before any thread, for niceness is a thread's on Linux. The package is found where this process found it, and nothing in the
 # current folder instead.
