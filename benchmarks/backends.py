@@ -32,7 +32,7 @@ from benchmarks.machine import describe
 from cf_agents import DecodeParams, Voice
 from cf_agents.backends import Choice, choose, unavailable
 from cf_agents.builtin import open_model, random_voice
-from cf_agents.checkpoint import Checkpoint
+from cf_agents.checkpoint import T3_FILE, Checkpoint
 from cf_agents.config import SAMPLE_RATE
 from cf_agents.decode import Decoder, Decoding
 from cf_agents.engines.base import Prefix
@@ -161,9 +161,16 @@ def _floor(source: Checkpoint, choice: Choice, streams: int, places: int) -> flo
     with torch.device("meta"):
         t3 = T3(source.config.t3)
     weights = sum(weight.numel() for weight in t3.tfmr.layers.parameters()) + t3.speech_head.weight.numel()
+    number = torch.empty(0, dtype=getattr(torch, choice.dtype)).element_size()
+    # A CPU keeps weights in float16 where the file does; see `cf_agents.models.linear`.
+    halves = choice.backend == "dense" and choice.device == "cpu" and _stored(source) == "F16"
     config = source.config.t3
     cache = 2 * config.num_layers * config.num_heads * config.head_dim * places * streams  # null rows see two places
-    return (weights + cache) * torch.empty(0, dtype=getattr(torch, choice.dtype)).element_size() / _bandwidth(choice.device)
+    return (weights * (2 if halves else number) + cache * number) / _bandwidth(choice.device)
+
+
+def _stored(source: Checkpoint) -> str:
+    return source.file(T3_FILE).tensors["speech_head.weight"].dtype
 
 
 def _bandwidth(device: str) -> float:

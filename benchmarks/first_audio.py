@@ -3,6 +3,7 @@
     python benchmarks/first_audio.py --peer-python PEER/bin/python [--repeats 3] [--dtype float32] [--threads 1]
     python benchmarks/first_audio.py --step          # a denoising step beside the bare matrix products of its forward
     python benchmarks/first_audio.py --ours          # without the published package
+    python benchmarks/first_audio.py --device cuda --dtype bfloat16   # ours on what suits it, the package on FlashInfer
 
 Weights are random, drawn by tensor name into a folder of the released layout (3.2 GB, kept between runs): cost carries over to
 the released weights, sound does not. Both get one segment of text, the same voice (a prompt of 3 s), the same decoding
@@ -74,7 +75,7 @@ def drawn_voice() -> Voice:
 # The two programs: read how many are to speak at once, let them speak, answer with a line of JSON. Ours is asked for one.
 
 
-def serve_peer(folder: Path, dtype: str, threads: int, tokens: int) -> None:
+def serve_peer(folder: Path, dtype: str, threads: int, tokens: int, device: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the package prints
     spec = importlib.util.find_spec("chatterbox")
@@ -90,7 +91,7 @@ def serve_peer(folder: Path, dtype: str, threads: int, tokens: int) -> None:
 
     torch.set_num_threads(threads)
     kind = getattr(torch, dtype)
-    tts = ChatterboxFlashTTS.from_local(folder, "cpu", dtype=kind)
+    tts = ChatterboxFlashTTS.from_local(folder, device, dtype=kind)
     given = {name: torch.from_numpy(array) for name, array in voice_arrays().items()}
     tts.conds = Conditionals(
         T3Cond(
@@ -105,22 +106,23 @@ def serve_peer(folder: Path, dtype: str, threads: int, tokens: int) -> None:
             "prompt_feat_len": None,
             "embedding": given["xvector"][None],
         },
-    )
+    ).to(device)
     print("ready", file=answers, flush=True)
+    backend = "torch" if device == "cpu" else "flashinfer"
     for line in sys.stdin:
         count = int(line)
         start = time.perf_counter()
         if count == 1:
-            waves = [tts.generate(TEXT, max_speech_tokens=tokens, backend="torch")]
+            waves = [tts.generate(TEXT, max_speech_tokens=tokens, backend=backend)]
         else:
-            given = {"conds_list": [tts.conds] * count, "max_speech_tokens": tokens, "backend": "torch"}
+            given = {"conds_list": [tts.conds] * count, "max_speech_tokens": tokens, "backend": backend}
             waves = tts.generate_batch([TEXT] * count, **given)
         total = time.perf_counter() - start
         seconds = sum(wave.shape[-1] for wave in waves) / 24000
         print(json.dumps({"first": total, "total": total, "seconds": seconds}), file=answers, flush=True)
 
 
-def serve_ours(folder: Path, dtype: str, threads: int, tokens: int) -> None:
+def serve_ours(folder: Path, dtype: str, threads: int, tokens: int, device: str) -> None:
     import anyio
 
     from cf_agents.backends import choose
@@ -130,7 +132,7 @@ def serve_ours(folder: Path, dtype: str, threads: int, tokens: int) -> None:
     from cf_agents.loading import thread_link
 
     voice = drawn_voice()
-    link = thread_link(Checkpoint.open(folder), choose("dense", "cpu", dtype, threads=threads), 1, lambda _: None)
+    link = thread_link(Checkpoint.open(folder), choose("auto", device, dtype, threads=threads), 1, lambda _: None)
 
     async def speak(seed: int) -> dict[str, float]:
         arrived: list[tuple[float, int]] = []
@@ -170,6 +172,7 @@ class Program:
     def __init__(self, python: str, side: str, args: argparse.Namespace) -> None:
         command = [python, str(Path(__file__).resolve()), "--serve", side, "--weights", str(args.weights)]
         command += ["--dtype", args.dtype, "--threads", str(args.threads), "--tokens", str(args.tokens)]
+        command += ["--device", args.device]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "PYTHONPATH": path}
         self._process = subprocess.Popen(
@@ -295,6 +298,7 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="leave the published package out")
     parser.add_argument("--step", action="store_true", help="time a denoising step beside its bare products")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
@@ -302,7 +306,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.serve:
         serve = serve_peer if args.serve == "peer" else serve_ours
-        serve(args.weights, args.dtype, args.threads, args.tokens)
+        serve(args.weights, args.dtype, args.threads, args.tokens, args.device)
         return
     if not (args.step or args.ours or args.peer_python):
         parser.error("give --peer-python, --ours or --step")
