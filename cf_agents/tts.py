@@ -137,13 +137,13 @@ class TTS:
         checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 bits for the decoder's weights, on a CPU and with MLX, or 4, with MLX: smaller, and not the same tokens
-        (`benchmarks/quantised.py`, `benchmarks/metal.py`). threads: of torch on the CPU, for the decoder and for the vocoder each;
-        None takes what `backends.cpu_threads` says, and with link="thread" the number that torch has in this process.
-        max_streams: streams open at once, from `stream` to their last chunk, `cancel` or `aclose`, whether they have something
-        to say or not; each has room in the engine, and one more is `Busy` at once, for nobody waits in line. link: where the
-        model runs. "process" is a child process, which leaves this one its interpreter, its event loop and the first right to a
-        core (see `links.command`), and takes no torch into it (`make_voice` does); "thread" is a thread of this process, for
-        notebooks and tests.
+        (`docs/backends.md`). threads: of torch on the CPU, for the decoder and for the vocoder each; None takes what
+        `backends.cpu_threads` says, and with link="thread" the number that torch has in this process. max_streams: streams
+        open at once, from `stream` to their last chunk, `cancel` or `aclose`, whether they have something to say or not; each
+        has room in the engine, and one more is `Busy` at once, for nobody waits in line. link: where the model runs. "process"
+        is a child process, which leaves this one its interpreter, its event loop and the first right to a core (see
+        `links.command`), and takes no torch into it (`make_voice` does); "thread" is a thread of this process, for notebooks
+        and tests.
         voices: by name, beside those of the checkpoint. params: the default decoding knobs, or the name of a preset; None
         takes those that the checkpoint names. lead_s: how far synthesis may run ahead of playback. observers: told of every
         stream as it begins and ends, such as `metrics.Metrics` and `tracing.Tracing`. progress: told in words what is being

@@ -54,15 +54,6 @@ def record(vocoder: Vocoder, voice: VocoderVoice, most: int, block: int) -> None
 
 
 @dataclass(frozen=True, eq=False)
-class _Heard:
-    """What a recorded pass leaves: mel [N, 2T, 80] and the tails [N, TAIL, C] and [N, S, TAIL, C] for the next."""
-
-    mel: Tensor
-    token_tail: Tensor
-    estimator_tail: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class _Layers:
     """`flow_cache.Past` over memory that stays where it is."""
 
@@ -92,14 +83,14 @@ class _Recorded:
     """`flow.Passed` of rows whose keys and values lie in the shared memory until the next pass."""
 
     memory: Memory
-    heard: tuple[Tensor, Tensor]
+    tails: tuple[Tensor, Tensor]
     border: int
     past: Sequence[int]
     new: Sequence[int]
 
     def caches(self) -> list[FlowCache]:
         """See `Passed.caches`."""
-        token_tail, estimator_tail = (tail[: len(self.new)].clone() for tail in self.heard)
+        token_tail, estimator_tail = (tail[: len(self.new)].clone() for tail in self.tails)
         return [
             FlowCache(
                 self.memory.row(row).cut(self.border - past, self.border + new).copied(), token_tail[row], estimator_tail[row]
@@ -138,11 +129,7 @@ class FlowGraphs:
         kept = self._kept(flow, rows, border, tokens)
         _fill(kept, inputs, caches, border, past, new)
 
-        def work() -> tuple[Tensor, Tensor, Tensor]:
-            heard = _hear(flow, kept, border, tokens)
-            return heard.mel, heard.token_tail, heard.estimator_tail
-
-        mel, *tails = self._graphs.run((rows, border, tokens), work)
+        mel, *tails = self._graphs.run((rows, border, tokens), lambda: _hear(flow, kept, border, tokens))
         return mel[: len(new)], _Recorded(kept.memory, (tails[0], tails[1]), border, past, new)
 
     def _kept(self, flow: Flow, rows: int, border: int, tokens: int) -> _PassMemory:
@@ -271,8 +258,8 @@ def _fill(
     align(kept.memory, caches, border)
 
 
-def _hear(flow: Flow, kept: _PassMemory, border: int, tokens: int) -> _Heard:
-    """Device work of a pass."""
+def _hear(flow: Flow, kept: _PassMemory, border: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Device work of a pass: mel [N, 2T, M], and the tails [N, TAIL, C] and [N, S, TAIL, C] for the next."""
     layers = _Layers(
         kept.memory,
         Tails(kept.token_tail, kept.new),
@@ -281,7 +268,7 @@ def _hear(flow: Flow, kept: _PassMemory, border: int, tokens: int) -> _Heard:
     device = kept.past.device
     who = reach(border, tokens, device).within(border, kept.past, kept.new, device)
     mel = flow.network(kept.inputs, who, layers)
-    return _Heard(mel, layers.token_tails.left(), torch.stack([tails.left() for tails in layers.estimator_tails], 1))
+    return mel, layers.token_tails.left(), torch.stack([tails.left() for tails in layers.estimator_tails], 1)
 
 
 def _fill_window(
