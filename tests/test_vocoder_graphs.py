@@ -67,12 +67,13 @@ def recorded(request: pytest.FixtureRequest) -> Recorded:
     return Recorded(MODES[request.param])
 
 
-PLANS = [[16, 16, 3], [16, 0], [4, 9], [1, 0]]
+PLANS = [[16, 16, 3], [16, 16, 0], [4, 9], [1, 0]]
 
 
 def in_company(vocoder: Vocoder, plans: list[list[int]]) -> list[list[PCM]]:
-    """Utterances of two voices at once; not all of them take part in every step, so that rows change places."""
-    voices = [vocoder.prepare(prompt(0, 30)), vocoder.prepare(prompt(1, 17))]
+    """Utterances of two voices at once, one with hardly a prompt, so that its first chunk is short. Not all of them take part
+    in every step, so that rows change places."""
+    voices = [vocoder.prepare(prompt(0, 30)), vocoder.prepare(prompt(1, 2))]
     tokens = [draw_tokens(n, sum(plan)) for n, plan in enumerate(plans)]
     states: list[VocoderState] = [vocoder.open(voices[n % 2], seed=n) for n in range(len(plans))]
     heard: list[list[PCM]] = [[] for _ in plans]
