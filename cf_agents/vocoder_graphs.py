@@ -46,7 +46,7 @@ def record(vocoder: Vocoder, voice: VocoderVoice, most: int, block: int) -> None
     blocks = 2 + -(-max(config.history_tokens, config.window_tokens) // block)
     counts = sorted({_power(n) for n in range(1, most + 1)}, reverse=True)  # the largest first: its memory does for all
     for count in counts:
-        for last in (block, 1, 0):
+        for last in (block, block - 1, 0):  # in `chunk` mode the second ends in a chunk that is wider than others
             states = [vocoder.open(voice, 0) for _ in range(count)]
             for n in range(blocks + 1):
                 ends = n == blocks

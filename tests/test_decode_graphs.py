@@ -36,10 +36,11 @@ class Tape(TorchDispatchMode):
 
 
 class Played:
-    """Runs the operations of a tape over the memory they were written down with; outputs are written where they were."""
+    """Runs the operations of a tape over the memory they were written down with; outputs are written where they were, and what
+    the others of its pool gave out is gone."""
 
-    def __init__(self, tape: Tape, outputs: list[torch.Tensor]) -> None:
-        self._tape, self._outputs = tape, outputs
+    def __init__(self, tape: Tape, outputs: list[torch.Tensor], pool: list[Played]) -> None:
+        self._tape, self._outputs, self._pool = tape, outputs, pool
         self._kept = [output.clone() for output in outputs]
         self.replays = 0
 
@@ -59,6 +60,13 @@ class Played:
             now.update(zip(map(id, tree_flatten(out)[0]), tree_flatten(new)[0], strict=True))
         for kept, output in zip(self._kept, self._outputs, strict=True):
             kept.copy_(now[id(output)])
+        self.spoil_others()
+
+    def spoil_others(self) -> None:
+        """As recordings do that share their memory."""
+        for other in self._pool:
+            for kept in other.kept if other is not self else ():
+                kept.fill_(torch.nan if kept.is_floating_point() else 0)
 
 
 class TapeCapture:
@@ -68,8 +76,9 @@ class TapeCapture:
     def __call__(self, work: Callable[[], Out]) -> tuple[Captured, Out]:
         with Tape() as tape:
             outputs, layout = tree_flatten(work())
-        played = Played(tape, [output for output in outputs if output is not None])
+        played = Played(tape, [output for output in outputs if output is not None], self.captured)
         self.captured.append(played)
+        played.spoil_others()
         kept = iter(played.kept)
         return played, tree_unflatten([None if output is None else next(kept) for output in outputs], layout)
 
