@@ -66,7 +66,7 @@ async def test_livekits_own_pace_falls_behind_a_long_word_though_the_next_ones_c
 
 
 async def test_after_an_interruption_nothing_comes_and_nothing_is_made(speech: cf_agents.TTS, engine: FakeEngine) -> None:
-    async with conversation(speech, Script([REPLY], token_s=0.2)) as talk:
+    async with conversation(speech, Script([REPLY * 3], token_s=0.2, size=20)) as talk:
         handle = talk.session.generate_reply(user_input="Go on.")
         await asyncio.sleep(3.0)
         frames = len(talk.last.frames)

@@ -303,10 +303,11 @@ async def test_another_try_says_the_whole_text_once(speech: cf_agents.TTS, engin
 
 
 @pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("ended_s", [0.02, 0.5])
 async def test_a_house_that_has_room_soon_is_asked_again_then_and_nobody_is_told(
-    speech: cf_agents.TTS, engine: FakeEngine, flushed: bool
+    speech: cf_agents.TTS, engine: FakeEngine, flushed: bool, ended_s: float
 ) -> None:
-    """It says so at the door, or once it was given text that it finds no rows for."""
+    """It says that it is full once it was given text that it finds no rows for; the text ends before that, or after."""
     asked_at: list[float] = []
 
     def first_at_the_door() -> None:
@@ -318,8 +319,8 @@ async def test_a_house_that_has_room_soon_is_asked_again_then_and_nobody_is_told
     errors = told(speech)
     async with speech.stream(conn_options=ONCE) as stream:
         push(stream, TEXT[:90])
-        asyncio.get_running_loop().call_later(0.5, push, stream, TEXT[90:])
-        asyncio.get_running_loop().call_later(0.5, stream.flush if flushed else stream.end_input)
+        asyncio.get_running_loop().call_later(ended_s, push, stream, TEXT[90:])
+        asyncio.get_running_loop().call_later(ended_s, stream.flush if flushed else stream.end_input)
         asyncio.get_running_loop().call_later(1.0, setattr, engine, "error", None)
         events = await spoken(stream)
     assert errors == []
