@@ -131,12 +131,15 @@ def plot(audible_s: list[float], args: argparse.Namespace) -> None:
 
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.hist(audible_s, bins=40, color="tab:blue")
+    axes.hist(audible_s, bins=25, color="tab:blue")
     for at in (50, 95, 99):
         value = float(np.percentile(audible_s, at))
         axes.axvline(value, color="black", lw=0.8, ls=":")
-        axes.annotate(f"p{at}", (value, 1.0), xycoords=("data", "axes fraction"), ha="left", va="top", fontsize=8)
-    axes.set(xlabel="audible first audio, s", ylabel="streams", title=f"{args.model}, {args.rate} streams a second")
+        place = {"xytext": (3, -4), "textcoords": "offset points", "ha": "left", "va": "top"}
+        axes.annotate(f"p{at}", (value, 1.0), xycoords=("data", "axes fraction"), fontsize=8, **place)
+    title = f"{describe()}; {args.model}, {args.rate} streams a second"
+    axes.set(xlabel="audible first audio, s", ylabel="streams", title=title)
+    axes.title.set_fontsize(8)
     figure.savefig(args.plot, dpi=100)
     print(f"histogram: {args.plot}")
 
