@@ -175,7 +175,8 @@ async def compare(args: argparse.Namespace) -> None:
     peer = None
     if args.peer_python:
         dtype, threads = "float32" if args.dtype == "auto" else args.dtype, args.threads or os.cpu_count()
-        peer = Program(args.peer_python, "peer", argparse.Namespace(**vars(args) | {"dtype": dtype, "threads": threads}))
+        given = vars(args) | {"dtype": dtype, "threads": threads, "device": "cpu"}
+        peer = Program(args.peer_python, "peer", argparse.Namespace(**given))
     ratios: list[float] = []
     voices = {args.voice: drawn_voice()} if args.weights else {}
     try:
