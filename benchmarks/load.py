@@ -21,7 +21,7 @@ import random
 import statistics
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -29,7 +29,8 @@ import numpy as np
 
 from benchmarks.first_audio import TEXT, Program, drawn_voice
 from benchmarks.machine import describe
-from cf_agents import TTS, Busy, CfAgentsError, DecodeParams, Stream, StreamStats
+from cf_agents import TTS, Busy, CfAgentsError, Stream, StreamStats
+from cf_agents.config import TOKEN_RATE
 
 TEXTS = (
     "Sure, I can help with that. Which day would suit you best?",
@@ -146,7 +147,7 @@ def plot(audible_s: list[float], args: argparse.Namespace) -> None:
 
 async def say_all(tts: TTS, count: int, args: argparse.Namespace, together: bool) -> tuple[float, float, float]:
     """Seconds until `count` texts are said, until the last of them was first heard of, and of audio."""
-    params = DecodeParams(max_tokens=args.tokens)
+    params = replace(tts.params, max_tokens=args.tokens)
     began, first, audio_s = time.monotonic(), [], 0.0
 
     async def one(seed: int) -> None:
@@ -171,18 +172,15 @@ async def say_all(tts: TTS, count: int, args: argparse.Namespace, together: bool
 
 
 async def compare(args: argparse.Namespace) -> None:
-    count = args.together
-    peer = None
-    if args.peer_python:
-        dtype, threads = "float32" if args.dtype == "auto" else args.dtype, args.threads or os.cpu_count()
-        given = vars(args) | {"dtype": dtype, "threads": threads, "device": "cpu"}
-        peer = Program(args.peer_python, "peer", argparse.Namespace(**given))
+    count, peer = args.together, None
     ratios: list[float] = []
     voices = {args.voice: drawn_voice()} if args.weights else {}
     try:
         async with TTS.load(args.weights or args.model, **options(args), voices=voices) as tts:
             print(f"{tts.config.name}, {tts.choice.why}, {args.link} link")
-            await say_all(tts, 1, args, together=False)
+            _, _, one_audio_s = await say_all(tts, 1, args, together=False)
+            if args.peer_python:
+                peer = await anyio.to_thread.run_sync(published, args, round(one_audio_s * TOKEN_RATE))
             for turn in range(1, args.repeats + 1):
                 alone_s, _, audio_s = await say_all(tts, count, args, together=False)
                 together_s, last_s, same_s = await say_all(tts, count, args, together=True)
@@ -207,6 +205,13 @@ async def compare(args: argparse.Namespace) -> None:
         if peer is not None:
             peer.close()
     print(f"together is {statistics.median(ratios):.2f} x as fast as one after another (median of {len(ratios)})")
+
+
+def published(args: argparse.Namespace, tokens: int) -> Program:
+    """The published package, which says as much in one piece as ours does in its segments."""
+    dtype, threads = "float32" if args.dtype == "auto" else args.dtype, args.threads or os.cpu_count()
+    given = vars(args) | {"dtype": dtype, "threads": threads, "device": "cpu", "tokens": tokens}
+    return Program(args.peer_python, "peer", argparse.Namespace(**given))
 
 
 def options(args: argparse.Namespace) -> dict:
