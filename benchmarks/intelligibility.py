@@ -179,7 +179,7 @@ async def measure(chosen: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     ear = Pocketsphinx()
     sets = [each for each in text_sets(chosen.sentences, chosen.seed, ear.words) if each.name in (chosen.only or [each.name])]
-    phones = PhoneListener(load(chosen.work, RecogniserStage()))
+    phones = PhoneListener(load(chosen.work, RecogniserStage(steps=chosen.recogniser_steps)))
     async with TTS.load(chosen.model, device="cpu", max_streams=1, link="thread") as tts:
         knobs = {name or "model": parse_knobs(name, tts.params) for name in chosen.knobs or [""]}
         bench = Bench(tts, knobs, ear, phones, chosen.seed)
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--knobs", action="append", metavar="K=V,...", help="the model's own by default; may be repeated")
     parser.add_argument("--work", type=Path, default=Path(".cache/recogniser"), help="where the phone recogniser is kept")
+    parser.add_argument("--recogniser-steps", type=int, default=RecogniserStage().steps, help="for how long it is trained")
     parser.add_argument("--keep", type=Path, help="folder to write all speech to")
     parser.add_argument("--json", type=Path, help="file to write the results to")
     anyio.run(measure, parser.parse_args())

@@ -3,11 +3,11 @@
     python benchmarks/seams.py                               figures of both voices
     python benchmarks/seams.py --plot docs/pocket-seams.png  and the picture (needs matplotlib)
 
-Long texts go through decoder and vocoder block by block. At every seam, and at random borders of mel frames inside blocks,
-three things are measured: the jump from one sample to the next beside the jumps around it, the change of the spectrum
-across it, and the energy above 8 kHz in the 5 ms around it beside the 40 ms around it, which is where a click shows. Seams
-are borders of frames too, and these differ from other samples whether or not a block ends there. A rank test (Mann and
-Whitney 1947) tells whether the two kinds of places differ: its p is uniform when they do not. Also: how far the pieces are
+Held-out sentences, joined to long texts, go through decoder and vocoder block by block. At every seam, and at random borders of
+mel frames inside blocks, three things are measured: the jump from one sample to the next beside the jumps around it, the change
+of the spectrum across it, and the energy above 8 kHz in the 5 ms around it beside the 40 ms around it, which is where a click
+shows. Seams are borders of frames too, and these differ from other samples whether or not a block ends there. A rank test (Mann
+and Whitney 1947) tells whether the two kinds of places differ: its p is uniform when they do not. Also: how far the pieces are
 from the whole.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +34,11 @@ from cf_agents.decode import Decoder
 from cf_agents.engines.base import Prefix
 from cf_agents.loading import load_engine, load_vocoder
 from cf_agents.voice import Voice
+from training.text import sentences
 
-TEXTS = (
-    "the meeting is at a quarter past nine in the large room on the second floor, and lunch is at noon.",
-    "your order will arrive on monday before noon, please have your booking number ready when they call.",
-    "i found three rooms for you in paris, the first one has a view of the river and a small kitchen.",
-    "thank you for waiting, i have changed the date of your appointment and sent you a message about it.",
-)
 Places = NDArray[np.int64]
 Measure = Callable[[NDArray[np.float32], int], float]
+_TEXT_SEED, _LONG = 21, 80
 _MARGIN = 1200
 _JUMP_AROUND, _FLUX, _CLICK, _CLICK_AROUND = 120, 480, 60, 480
 _HIGH_HZ = 8000
@@ -58,26 +54,36 @@ class Sound:
     seams: Places
 
 
-def speak(model: str, voice_name: str, seeds: int) -> list[Sound]:
-    """Every text with every seed, at the checkpoint's own knobs."""
+def long_texts(count: int) -> list[str]:
+    """Held-out sentences of an assistant, so many joined that a text is several blocks long."""
+    source, texts = sentences("held_out", _TEXT_SEED), []
+    while len(texts) < count:
+        text = next(source)
+        while len(text) < _LONG:
+            text += " " + next(source)
+        texts.append(text)
+    return texts
+
+
+def speak(model: str, voice_name: str, texts: Sequence[str]) -> list[Sound]:
+    """Every text, at the checkpoint's own knobs."""
     checkpoint, choice = open_model(model), choose("dense", "cpu", "float32")
     decoder, vocoder = Decoder(load_engine(checkpoint, choice, 2)), load_vocoder(checkpoint, choice, 1, lambda _: None)
     voice, tokenizer = Voice.load(checkpoint.voices[voice_name]), checkpoint.tokenizer()
     prepared, sounds = vocoder.prepare(voice), []
-    for seed in range(seeds):
-        for text in TEXTS:
-            prefix = Prefix(voice.conditioning, tuple(tokenizer.encode(text)))
-            decoding, state = decoder.open(prefix, checkpoint.config.decoding, seed), vocoder.open(prepared, seed)
-            pieces: list[NDArray[np.float32]] = []
-            tokens: list[int] = []
-            while not decoding.finished:
-                (block,) = decoder.step([decoding])
-                if block is not None:
-                    tokens += block.tokens
-                    pieces += vocoder.step([state], [block.tokens], [decoding.finished])
-            decoder.close(decoding)
-            seams = np.cumsum([len(piece) for piece in pieces])[:-1]
-            sounds.append(Sound(np.concatenate(pieces), vocoder.offline(tokens, prepared, seed), seams[seams > 0]))
+    for seed, text in enumerate(texts):
+        prefix = Prefix(voice.conditioning, tuple(tokenizer.encode(text)))
+        decoding, state = decoder.open(prefix, checkpoint.config.decoding, seed), vocoder.open(prepared, seed)
+        pieces: list[NDArray[np.float32]] = []
+        tokens: list[int] = []
+        while not decoding.finished:
+            (block,) = decoder.step([decoding])
+            if block is not None:
+                tokens += block.tokens
+                pieces += vocoder.step([state], [block.tokens], [decoding.finished])
+        decoder.close(decoding)
+        seams = np.cumsum([len(piece) for piece in pieces])[:-1]
+        sounds.append(Sound(np.concatenate(pieces), vocoder.offline(tokens, prepared, seed), seams[seams > 0]))
     return sounds
 
 
@@ -134,14 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="pocket", help="a built-in name, folder or hub id")
     parser.add_argument("--voice", action="append", help="one of its voices; all by default")
-    parser.add_argument("--seeds", type=int, default=6, help="times every text is said")
+    parser.add_argument("--texts", type=int, default=24, help="how many are said by each voice")
     parser.add_argument("--plot", type=Path, help="write the picture here")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{describe()}; {chosen.model}\n\n| voice | measure | seams | above inside | p |\n|---|---|---|---|---|")
     drawn: tuple[list[Sound], dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]] | None = None
     for voice in chosen.voice or list(open_model(chosen.model).voices):
-        sounds = speak(chosen.model, voice, chosen.seeds)
+        sounds = speak(chosen.model, voice, long_texts(chosen.texts))
         chooser = np.random.default_rng(0)
         at = [own[(own > _MARGIN) & (own < len(sound.pieces) - _MARGIN)] for sound, own in ((s, s.seams) for s in sounds)]
         between = [inside(sound, chooser, 4 * len(own)) for sound, own in zip(sounds, at, strict=True)]

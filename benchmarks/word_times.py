@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.knobs import parse_knobs
 from benchmarks.machine import describe
 from cf_agents import TTS, DecodeParams
 from cf_agents.audio import Word, resample
@@ -116,8 +117,8 @@ async def measure(chosen: argparse.Namespace) -> None:
             break
     median, high = (1e3 * target for target in TARGET_S)
     print(f"{describe()}; {len(texts)} held-out sentences; milliseconds, targets {median:.0f} and {high:.0f}\n")
-    params = DecodeParams.preset(chosen.preset)
-    async with TTS.load(chosen.model, device="cpu", max_streams=1, link="thread", params=params) as tts:
+    async with TTS.load(chosen.model, device="cpu", max_streams=1, link="thread") as tts:
+        params = parse_knobs(chosen.knobs, tts.params)
         for speaker in SPEAKERS:
             if speaker.name not in tts.voices or chosen.voice not in (None, speaker.name):
                 continue
@@ -129,7 +130,7 @@ async def measure(chosen: argparse.Namespace) -> None:
                 true = [Span(word.begin / SAMPLE_RATE, word.end / SAMPLE_RATE) for word in made.words]
                 if (found := aligner.align(made.wave, text)) is not None and len(found) == len(true):
                     ceiling.add(found, true)
-                wave, words, pieces = await spoken(tts, speaker.name, text, number)
+                wave, words, pieces = await spoken(tts, speaker.name, text, params, number)
                 heard = aligner.align(wave, text)
                 if heard is None:
                     refused.append(text)
@@ -143,9 +144,11 @@ async def measure(chosen: argparse.Namespace) -> None:
             print(*(f"not aligned: {text}" for text in refused), "", sep="\n")
 
 
-async def spoken(tts: TTS, voice: str, text: str, seed: int) -> tuple[NDArray[np.float32], list[Word], list[float]]:
+async def spoken(
+    tts: TTS, voice: str, text: str, params: DecodeParams, seed: int
+) -> tuple[NDArray[np.float32], list[Word], list[float]]:
     """A text through the streaming path: the wave at 24 kHz, its words and the seconds of each chunk."""
-    async with tts.stream(voice, seed=seed, lead_s=math.inf) as stream:
+    async with tts.stream(voice, params=params, seed=seed, lead_s=math.inf) as stream:
         stream.write(text)
         stream.end()
         chunks = [chunk async for chunk in stream]
@@ -173,7 +176,7 @@ def main() -> None:
     parser.add_argument("--voice", help="one of the voices; all of the training's by default")
     parser.add_argument("--sentences", type=int, default=20)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--preset", default="released", help="decoding preset")
+    parser.add_argument("--knobs", default="", metavar="K=V,...", help="decoding knobs; the model's own if not given")
     torch.set_num_threads(1)
     anyio.run(measure, parser.parse_args())
 
