@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cf_agents.config import (
     CODEC_VOCAB,
+    DecodeParams,
     FlowConfig,
     HiFTConfig,
     ModelConfig,
@@ -73,6 +74,8 @@ POCKET = ModelConfig(
     voice_encoder=VoiceEncoderConfig(hidden_size=64, num_layers=2),
     xvector=XVectorConfig(growth_rate=4, init_channels=16, head_channels=8),
     speech_tokenizer=SpeechTokenizerConfig(mel_bins=64, width=144, heads=4, layers=3),
+    # as many as it takes to be understood, and no second row: see the figures in docs/pocket.md
+    decoding=DecodeParams(steps=7, temperature=0.0, early=0.0, guidance=0.0, position_noise=0.0),
 )
 
 
