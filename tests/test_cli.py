@@ -39,7 +39,14 @@ def child(*args: str | Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "cf_agents", *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+
+    def heed_interrupts() -> None:
+        # A shell that runs the tests in the background has them, and so this, ignore SIGINT.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heed_interrupts
+    ) as process:
         try:
             yield process
         finally:
