@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cf_agents.errors import ConfigError
+from cf_agents.text.segment import SegmentPolicy
 
 SAMPLE_RATE = 24_000
 """Hz of everything the vocoder makes and of a voice's mel prompt."""
@@ -241,6 +242,8 @@ class ModelConfig:
     speech_tokenizer: SpeechTokenizerConfig = field(default_factory=SpeechTokenizerConfig)
     decoding: DecodeParams = field(default_factory=DecodeParams)
     """The knobs this checkpoint speaks best with: what a request gets that names none."""
+    segments: SegmentPolicy = field(default_factory=SegmentPolicy)
+    """How long a text it says best in one breath: where a stream cuts what is written."""
     trained: bool = True
     """False for a seeded random checkpoint: whoever speaks with it is told so."""
 

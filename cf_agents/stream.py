@@ -33,7 +33,7 @@ from cf_agents.outlet import Outlet
 from cf_agents.playback import Playback
 from cf_agents.stats import Delivered, Outcome, StreamStats, Written
 from cf_agents.text.normalise import normalise
-from cf_agents.text.segment import Segmenter
+from cf_agents.text.segment import Segmenter, SegmentPolicy
 from cf_agents.timing import SpeakingRate, WordClock, WrittenWord, written_words
 from cf_agents.voice import Voice
 
@@ -82,7 +82,8 @@ class Stream:
     """Text in, audio out, in order. Made by `TTS.stream`, on the event loop it is used from.
 
     Write and iterate from one task or from different ones of the same loop. Speech begins when there is enough text to say in
-    one breath; only `flush` and `end` force what is pending into speech, however long the writer pauses.
+    one breath; only `flush` and `end` force what is pending into speech, however long the writer pauses. `policy` says how long
+    such a breath is.
 
     Each chunk carries the words that begin in it, with their times (see `timing`). Joined they spell what was written, but
     for white space that comes on its own after the last word. Text with nothing to say, such as an emoji, is a short silence.
@@ -103,6 +104,7 @@ class Stream:
         sample_rate: int | None = None,
         encoding: Encoding = "s16le",
         fade_s: float = 0.0,
+        policy: SegmentPolicy | None = None,
         model: str = "",
         observers: Sequence[StreamObserver] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -116,7 +118,7 @@ class Stream:
         self.stats = StreamStats(model, voice.name, self.sample_rate, encoding, clock())
         self._params = params
         self._clock = clock
-        self._segmenter = Segmenter()
+        self._segmenter = Segmenter(policy)
         self._written: list[str] = []
         self._unread: deque[str | None] = deque()
         """Slices of text, and None where it is flushed."""

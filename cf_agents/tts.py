@@ -338,6 +338,7 @@ class TTS:
             sample_rate=sample_rate,
             encoding=encoding,
             fade_s=_checked_fade(fade_s),
+            policy=loaded.checkpoint.config.segments,
             model=loaded.checkpoint.config.name,
             observers=self._request.observers,
         )

@@ -36,6 +36,7 @@ from cf_agents.errors import (
 )
 from cf_agents.stream import Stream
 from cf_agents.synthetic import TINY
+from cf_agents.text.segment import SegmentPolicy
 from cf_agents.tts import Linked
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +81,26 @@ async def test_a_checkpoint_names_its_knobs_and_who_asks_for_others_gets_those(t
         assert joined(await speak(tts.stream(seed=1))) == named
     assert len(named) < len(other)
     assert TTS.load(tmp_path, params="paper")._params == DecodeParams.preset("paper")
+
+
+async def test_a_checkpoint_names_how_long_a_breath_is(tiny_folder: Path, tmp_path: Path) -> None:
+    sentence = "the lamps go out along the line, and the old man walks down to the river, where it is dark."
+    policy = asdict(SegmentPolicy(early_chars=44, merged_chars=40, max_chars=48))
+    config = json.loads((tiny_folder / "config.json").read_text()) | {"segments": policy}
+    shutil.copytree(tiny_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    segments: dict[Path, list[str]] = {}
+    for folder in (tiny_folder, tmp_path):
+        async with TTS.load(folder, params=QUICK) as tts:
+            spoken: dict[int, str] = {}
+            for chunk in await speak(tts.stream(), f"{TEXT}{sentence}"):
+                said = "".join(word.text for word in chunk.words)
+                spoken[chunk.segment] = spoken.get(chunk.segment, "") + said
+            segments[folder] = list(spoken.values())
+    assert segments[tiny_folder][-1].strip() == sentence
+    assert len(segments[tmp_path]) > len(segments[tiny_folder])
+    assert max(map(len, segments[tmp_path])) <= 48
+    assert "".join(segments[tmp_path]) == "".join(segments[tiny_folder])
 
 
 async def test_a_seed_gives_the_same_speech_whatever_else_is_spoken(tiny_folder: Path) -> None:

@@ -6,11 +6,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from training import flow
+from training import flow, hift
 from training.decoder import CONTINUED
 from training.stages import STAGES, Work, run
 
 TRAINED = ("tokenizer", "encoder", "hift", "flow", "adapt", "decoder")
+TIMED = ("decoder", "flow", "hift", "adapt")
 
 
 def main() -> None:
@@ -23,14 +24,16 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=0, help="which of the decoder's processes this is")
     parser.add_argument("--start", type=Path, help="checkpoint folder that is gone on from, with data of shard and sound")
     parser.add_argument("--shard", type=int, default=0, help="number of the shard to make")
-    parser.add_argument("--minutes", type=float, help="train the decoder or the flow for so long, not for a number of steps")
+    parser.add_argument("--minutes", type=float, help=f"train {', '.join(TIMED)} for so long, not for a number of steps")
     parser.add_argument("--target", type=Path, help="where the checkpoint is exported to")
     chosen = parser.parse_args()
     started = {"processes": chosen.processes, "rank": chosen.rank, "target": chosen.target}
     work = Work(chosen.work, **started, start=chosen.start, shard=chosen.shard)
     if chosen.start is not None or chosen.minutes is not None:
-        plan = replace(work.plan, decoder=CONTINUED, flow=flow.CONTINUED) if chosen.start is not None else work.plan
-        stages = {name: replace(getattr(plan, name), minutes=chosen.minutes) for name in ("decoder", "flow")}
+        plan = work.plan
+        if chosen.start is not None:
+            plan = replace(plan, decoder=CONTINUED, flow=flow.CONTINUED, hift=hift.CONTINUED)
+        stages = {name: replace(getattr(plan, name), minutes=chosen.minutes) for name in TIMED}
         work = replace(work, plan=replace(plan, **stages))
     if chosen.steps is not None:
         if chosen.stage not in TRAINED:

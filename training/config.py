@@ -15,6 +15,7 @@ from cf_agents.config import (
     VoiceEncoderConfig,
     XVectorConfig,
 )
+from cf_agents.text.segment import SegmentPolicy
 
 POCKET = ModelConfig(
     name="pocket",
@@ -76,6 +77,8 @@ POCKET = ModelConfig(
     speech_tokenizer=SpeechTokenizerConfig(mel_bins=64, width=144, heads=4, layers=3),
     # as many as it takes to be understood, and no second row: see the figures in docs/pocket.md
     decoding=DecodeParams(steps=7, temperature=0.0, early=0.0, guidance=0.0, position_noise=0.0),
+    # longer segments were few in training: their text is followed less surely
+    segments=SegmentPolicy(merged_chars=96, max_chars=128),
 )
 
 

@@ -9,6 +9,7 @@ Shapes: N rows, M mel bins, T mel frames, S = 480 T samples, H harmonics with th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from cf_agents.models.resblock import ResBlock
 from cf_agents.models.source import F0_UNITS
 from cf_agents.vocoder import SAMPLES_PER_TOKEN
 from training.data import Dataset, crop
-from training.loop import LossParts, Schedule, Trainer, load_newest
+from training.loop import Deadline, LossParts, Schedule, Trainer, load_newest
 from training.losses import log_mel, scaled_mel, spectral_distance
 from training.pitch import MARGIN_SAMPLES, autocorrelation_f0
 
@@ -165,9 +166,15 @@ class HiFTStage:
     predicted_f0: float = 0.25
     """Share of rows excited by predicted F0 in the second half, so that the network hears the predictor's mistakes too."""
     save_every: int = 200
+    minutes: float | None = None
+    """Train for so long instead of for `steps`, see `decoder.DecoderStage`."""
+    mean: float | None = None
+    """See `loop.Trainer`."""
 
 
 ADAPTATION = HiFTStage(steps=500, warm_up=50, learning_rate=4e-4)
+CONTINUED = HiFTStage(warm_up=50, learning_rate=1e-3, mean=0.98)
+"""Going on from a checkpoint folder."""
 
 
 def train(
@@ -180,7 +187,8 @@ def train(
 ) -> HiFT:
     """Train, or go on training, and return the network in evaluation mode.
 
-    Batches are taken from the sets of `data` in turn. `start` is trained further, in place of first weights.
+    Batches are taken from the sets of `data` in turn. `start` is trained further, in place of first weights, and excited by its
+    own F0 from the first step on.
     """
     torch.manual_seed(0)
     hift = HiFT(config)
@@ -189,12 +197,15 @@ def train(
     else:
         hift.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(parameter_groups(hift, stage.learning_rate), betas=(0.8, 0.99), weight_decay=0.0)
-    trainer = Trainer(folder, hift, [optimiser], Schedule(stage.steps, stage.warm_up), clip=5.0, save_every=stage.save_every)
+    schedule: Schedule | Deadline = Schedule(stage.steps, stage.warm_up)
+    if stage.minutes is not None:
+        schedule = Deadline(time.time() + 60 * stage.minutes, 30 * stage.minutes, stage.warm_up)
+    trainer = Trainer(folder, hift, [optimiser], schedule, clip=5.0, save_every=stage.save_every, mean=stage.mean)
     torch.manual_seed(trainer.step)
     batches = [HiFTBatches(each, stage.rows, stage.crop_tokens, seed=0) for each in data]
 
     def step_losses(step: int) -> LossParts:
-        share = stage.predicted_f0 if 2 * step > stage.steps else 0.0
+        share = stage.predicted_f0 if start is not None or 2 * step > stage.steps else 0.0
         parts = losses(hift, batches[step % len(batches)].draw(step), share)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 

@@ -4,7 +4,7 @@ data  ->  tokenizer  ->  tokenise  ->  encoder  ->  decoder  ->  export
   |                         `------->  flow  ->  adapt  ----------^
   `------------------------  hift  -------------^
 
-Or on from a checkpoint folder: shard  ->  decoder  ->  export, and for its sound: sound  ->  flow  ->  adapt  ->  export
+Or on from a checkpoint folder: shard  ->  decoder  ->  export, and for its sound: sound  ->  flow, hift  ->  adapt  ->  export
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def train_flow(work: Work) -> None:
 
 def train_hift(work: Work) -> None:
     """Mel to waveform."""
-    hift.train([work.data("small")], work.data("held_out"), work.folder / "hift", work.config.hift, work.plan.hift)
+    kept = None if work.start is None else start.hift(work.start)
+    hift.train([work.data("small")], work.data("held_out"), work.folder / "hift", work.config.hift, work.plan.hift, kept)
 
 
 def adapt_hift(work: Work) -> None:
@@ -117,9 +118,12 @@ def adapt_hift(work: Work) -> None:
     made = work.folder / "data" / "remade"
     if work.start is None:
         net = speaker.speaker_net(work.folder / "xvector.safetensors", small, config.xvector)
+    else:
+        net = start.speaker_net(work.start)
+    if work.start is None or newest_state(work.folder / "hift") is not None:
         first = hift.load(work.folder / "hift", config.hift)
     else:
-        net, first = start.speaker_net(work.start), start.hift(work.start)
+        first = start.hift(work.start)
     remake.remake(small, work.plan.remade_utterances, flow.load(work.folder / "flow", config.flow), net, made)
     sets = [small, datasets.Dataset(made)]
     hift.train(sets, work.data("held_out"), work.folder / "adapt", config.hift, work.plan.adapt, first)
@@ -186,8 +190,9 @@ def write_checkpoint(work: Work) -> None:
         sound: dict[str, nn.Module] = {}
         if newest_state(work.folder / "flow") is not None:
             sound["flow."] = flow.load(work.folder / "flow", config.flow)
-        if newest_state(work.folder / "adapt") is not None:
-            sound["mel2wav."] = hift.load(work.folder / "adapt", config.hift)
+        for stage in ("hift", "adapt"):
+            if newest_state(work.folder / stage) is not None:
+                sound["mel2wav."] = hift.load(work.folder / stage, config.hift)
         if sound:
             trained[S3GEN_FILE] = sound
         export.replace_networks(work.start, work.target or work.folder / "pocket", trained)
