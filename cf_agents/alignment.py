@@ -31,6 +31,11 @@ class Alignment:
         """Seconds of speech that are known; 0 while nothing is."""
         return len(self._places) / TOKEN_RATE
 
+    @property
+    def place(self) -> float:
+        """The character that the last known token speaks; 0 while none is."""
+        return self._path[-1] if self._path else 0.0
+
     def when(self, character: float) -> float | None:
         """Seconds from the segment's begin at which speech comes to a place in the text; None where it has not come so far."""
         path = self._path

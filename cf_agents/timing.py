@@ -1,8 +1,8 @@
 """When each written word is heard.
 
 A model with alignment heads tells where in the text its tokens are: words begin and end where that path comes by. Tokens are
-known some time before their audio, so a word is placed before it is heard; one that goes on past the last token known ends
-there, as far as is told.
+known some time before their audio, so a word is placed before it is heard; what is left of one that goes on past the last
+token known takes its share of the length expected.
 
 Any other model gives no word times. Each word then gets a length from its letters and syllables, and pauses from punctuation.
 While a segment is still being made the clock runs on these lengths at the speaking rate of the segments before; its end is then
@@ -154,7 +154,8 @@ class WordClock:
             start_s = min(max(start_s, began_s, self._spoken_until_s), self._heard_s)
             end_s = path.when(word.spoken_end)
             if end_s is None:
-                end_s = path.until_s
+                left = (word.spoken_end - path.place) / max(word.spoken_end - word.spoken_start, 1.0)
+                end_s = path.until_s + min(max(left, 0.0), 1.0) * word.length_s * self._rate.factor
             self._spoken_until_s = max(start_s, min(end_s, self._heard_s) if last else end_s)
             found.append(self._word(word, start_s, self._spoken_until_s))
         self._next += len(found)
