@@ -1,24 +1,19 @@
-"""Block diffusion: how the open positions of a block are filled, one function per idea, and the decoder that runs them.
+"""Block diffusion: the decoder, which runs utterances through denoising steps and from block to block.
 
-Every block starts as D masks. A denoising step scores all of it, samples a token for every position, ranks the masked
-positions by how much the context raised their token's probability over the prior, and opens the best of them. Everything
-works on [N, D] tensors with a step counter per row, so rows may be anywhere in their blocks; a step waits for the device
-once, when it reads what was opened.
+Every block starts as D masks; `unmask` says how a step opens some of them. Everything works on [N, D] tensors with a step
+counter per row, so rows may be anywhere in their blocks; a step waits for the device once, when it reads what was opened.
 
 Knows nothing of text, audio, threads or caches.
 
 Shapes: N utterances, D positions of the widest open block (-1 in `tokens` past a shorter one's end), V vocabulary, K steps,
 P positions of all utterances that are looked at.
-Sources: Chatterbox-Flash (prior-calibrated score, early decoding), OmniVoice section 3.4 (schedule, position noise).
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -28,114 +23,34 @@ from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Engine, Prefix, Row, Scored
 from cf_agents.engines.paged_plan import rows_bucket
 from cf_agents.models import noise
+from cf_agents.step_batch import (
+    ABSENT,
+    Denoised,
+    StepBatch,
+    doubled,
+    every_position,
+    masked_positions,
+    random_numbers,
+)
+from cf_agents.unmask import (
+    before_stop,
+    best,
+    block_marginal,
+    calibrate,
+    combine,
+    early_quantile,
+    guide,
+    quantile_count,
+    rank,
+    sample,
+    schedule,
+)
 
 if TYPE_CHECKING:
     from cf_agents.decode_graphs import StepGraphs
 
-ABSENT = -1
-MOST_POSITIONS = 1024
-_FLOOR = math.log(1e-8)
 _PLACE_UNITS = 256
 """Text places are read with the tokens, as whole numbers of 1 / 256."""
-
-
-@functools.lru_cache(maxsize=1024)
-def schedule(size: int, steps: int, shift: float) -> tuple[int, ...]:
-    """How many of `size` positions each of `steps` steps opens at least.
-
-    Cumulative share after step s of K: r(s/K) with r(x) = t x / (1 + (t - 1) x), t = `shift` (OmniVoice eq. 3), rounded half to
-    even; the last step opens the rest.
-    """
-    counts: list[int] = []
-    for step in range(1, steps + 1):
-        x = step / steps
-        target = size if step == steps else round(size * (shift * x / (1.0 + (shift - 1.0) * x)))
-        counts.append(max(0, min(target, size) - sum(counts)))
-    return tuple(counts)
-
-
-def early_quantile(step: int, steps: int, early: float) -> float:
-    """q = max(0, 1 - alpha (k + 1) / K): scores at or above this quantile open even if the schedule does not ask for it."""
-    return max(0.0, 1.0 - early * (step + 1) / steps)
-
-
-def guide(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
-    """log p_c + w (log p_c - log p_u), not normalised: [P, V] twice and w [P] to [P, V]."""
-    return torch.lerp(null, conditional, 1.0 + weight[:, None])
-
-
-def sample(log_probs: Tensor, temperature: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens [P] from log-probabilities [P, V] by inverting the distribution at `uniform` [P].
-
-    `temperature` [P] divides the log-probabilities; 0 takes the most likely token.
-    """
-    top, likely = log_probs.max(dim=-1)
-    heat = torch.where(temperature > 0, temperature, 1.0)[:, None]
-    # In place: fresh memory for a vocabulary per position costs as much as the arithmetic.
-    cumulative = (log_probs - top[:, None]).div_(heat).exp_().cumsum_(dim=-1)
-    point = uniform[:, None] * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=log_probs.shape[-1] - 1)
-    return torch.where(temperature > 0, drawn, likely)
-
-
-def calibrate(log_probs: Tensor, prior: Tensor, tokens: Tensor) -> Tensor:
-    """log p(x) - log prior(x) of the sampled tokens, both floored at log 1e-8.
-
-    [P, V], the tokens' own probabilities under the prior [P], and the tokens [P] to [P].
-    """
-    return log_probs.gather(-1, tokens[:, None])[:, 0].clamp(min=_FLOOR) - prior.clamp(min=1e-8).log()
-
-
-def combine(conditional: Tensor, null: Tensor, weight: Tensor) -> Tensor:
-    """(1 + w) s_c - w s_u on the score's scale, all of them [P]."""
-    return (1.0 + weight) * conditional - weight * null
-
-
-def block_marginal(log_probs: Tensor, present: Tensor) -> Tensor:
-    """The block's mean distribution [N, V], the alternative prior: [N, D, V] and which positions exist [N, D]."""
-    share = present / present.sum(dim=1, keepdim=True)
-    return (log_probs.exp() * share[..., None]).sum(dim=1)
-
-
-class Ranked(NamedTuple):
-    """Masked positions by their score."""
-
-    scores: Tensor
-    """[N, D], the highest first; -inf behind the masked ones."""
-    order: Tensor
-    """[N, D] the positions they belong to."""
-    masked: Tensor
-    """[N, D] bool, by position."""
-
-
-def rank(score: Tensor, masked: Tensor) -> Ranked:
-    """Scores [N, D] of masked positions [N, D]; of equals the earlier position comes first."""
-    return Ranked(*torch.where(masked, score, -math.inf).sort(dim=1, descending=True, stable=True), masked)
-
-
-def quantile_count(ranked: Ranked, quantile: Tensor) -> Tensor:
-    """How many masked positions score at or above their row's `quantile` [N] (linear interpolation): to [N].
-
-    A quantile above 1 counts none.
-    """
-    last = ranked.masked.sum(dim=1) - 1
-    place = quantile.clamp(max=1.0) * last.clamp(min=0)
-    below = (last - place.floor().long()).clamp(min=0)[:, None]
-    above = (last - place.ceil().long()).clamp(min=0)[:, None]
-    threshold = torch.lerp(ranked.scores.gather(1, below), ranked.scores.gather(1, above), (place - place.floor())[:, None])
-    at_least = (ranked.scores >= threshold) & (ranked.scores > -math.inf)
-    return (at_least & (quantile <= 1.0)[:, None]).sum(dim=1)
-
-
-def best(ranked: Ranked, count: Tensor) -> Tensor:
-    """The `count` [N] masked positions that score highest, as a mask [N, D]."""
-    places = torch.arange(ranked.order.shape[1], device=ranked.order.device).expand_as(ranked.order)
-    return ranked.masked & (torch.empty_like(ranked.order).scatter_(1, ranked.order, places) < count[:, None])
-
-
-def before_stop(tokens: Tensor, stop_id: int) -> Tensor:
-    """Positions in front of the first stop token, as a mask [N, D]: what lies behind it will not be heard."""
-    return (tokens == stop_id).cumsum(dim=1) == 0
 
 
 @dataclass(eq=False)
@@ -157,49 +72,6 @@ class Decoding:
     steps: int = 0
     """Denoising steps so far, over all blocks."""
     finished: bool = False
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """What the open blocks of one set of utterances need on the device; kept while they stay the same."""
-
-    rows: tuple[Row | None, ...]
-    """The utterances' conditional rows, then the null rows of those that have one; None is padding."""
-    sizes: tuple[int, ...]
-    """Tokens of each open block."""
-    guided_at: tuple[int, ...]
-    """Utterances that have a null row."""
-    tokens: Tensor
-    present: Tensor
-    """[N, D] bool: which positions exist."""
-    guided: Tensor | None
-    """`guided_at` on the device; None where all utterances have a null row, or none has."""
-    guidance: Tensor
-    temperature: Tensor
-    jitter: Tensor
-    """[N, K, D]: what each step adds to a position's score, Gumbel noise times `position_noise`."""
-    uniform: Tensor | None
-    """[N, K, D]: what each step samples with; None where nothing is sampled."""
-    prior: Tensor
-    marginal: Tensor | None
-    """[N] bool: rows that take the block's own marginal as prior; None where none does."""
-    scheduled: Tensor
-    """[N, K]"""
-    quantiles: Tensor
-    """[N, K], above 1 where early decoding is off."""
-    last: Tensor
-    """[N] index of the last step."""
-
-
-class Denoised(NamedTuple):
-    """What a step makes of the open blocks."""
-
-    tokens: Tensor
-    """[N, D]"""
-    masked: Tensor
-    """[N, D] bool: which are still to be opened."""
-    places: Tensor | None
-    """[N, D]: see `Scored.places`."""
 
 
 class Decoder:
@@ -292,8 +164,8 @@ class Decoder:
         mask_id, stop_id = self._engine.config.mask_id, self._engine.config.stop_speech
         masked = (batch.tokens == mask_id) & before_stop(batch.tokens, stop_id)
         # A marginal prior is over all positions of a block.
-        asked = _asked(batch, masked) if masked_only and batch.marginal is None else _all_of(batch)
-        scored = score_rows(_doubled(batch))
+        asked = masked_positions(batch, masked) if masked_only and batch.marginal is None else every_position(batch)
+        scored = score_rows(doubled(batch))
         log_probs, null = scored.logits_at(asked.at).log_softmax(dim=-1).tensor_split([len(asked.row)])
         weight = batch.guidance[asked.row]
         some = slice(None) if asked.guided is None else asked.guided
@@ -380,7 +252,7 @@ class Decoder:
             return torch.tensor(values, dtype=torch.float32, device=device)
 
         keys = torch.tensor([noise.key(decoding.seed, decoding.block) for decoding in decodings], device=device)
-        uniform, gumbel = _random(keys, most, width)
+        uniform, gumbel = random_numbers(keys, most, width)
         open_tokens = torch.tensor(tokens, device=device)
         marginal = torch.tensor([each.prior == "marginal" for each in params], device=device)
         batch = StepBatch(
@@ -401,51 +273,3 @@ class Decoder:
             last=torch.tensor([each.steps - 1 for each in params], device=device),
         )
         return batch, torch.tensor([decoding.step for decoding in decodings], device=device)
-
-
-def _doubled(batch: StepBatch) -> Tensor:
-    if len(batch.rows) == batch.tokens.shape[0]:
-        return batch.tokens
-    return torch.cat([batch.tokens, batch.tokens if batch.guided is None else batch.tokens[batch.guided]])
-
-
-class _Asked(NamedTuple):
-    """Positions that a step looks at."""
-
-    row: Tensor
-    """[P] the utterance each belongs to."""
-    own: Tensor | None
-    """[P] which of the utterances' N D positions they are; None is all of them."""
-    guided: Tensor | None
-    """Which of the P have a null row; None where all have one, or none has."""
-    at: Tensor | None
-    """Which of all rows' positions are scored: those of the utterances, then those of their null rows; None is all of them."""
-
-
-def _all_of(batch: StepBatch) -> _Asked:
-    count, width = batch.tokens.shape
-    place = torch.arange(count * width, device=batch.tokens.device).view(count, width)
-    guided = None if batch.guided is None or len(batch.rows) == count else place[batch.guided].flatten()
-    return _Asked((place // width).flatten(), None, guided, None)
-
-
-def _asked(batch: StepBatch, masked: Tensor) -> _Asked:
-    count, width = masked.shape
-    own = masked.flatten().nonzero()[:, 0]
-    row = own // width
-    guided, parts = None, [own]
-    if batch.guided is not None and len(batch.rows) > count:
-        guided = torch.isin(row, batch.guided).nonzero()[:, 0]
-        parts.append(masked[batch.guided].flatten().nonzero()[:, 0] + count * width)
-    elif len(batch.rows) > count:
-        parts.append(own + count * width)
-    return _Asked(row, own, guided, torch.cat(parts))
-
-
-def _random(keys: Tensor, steps: int, width: int) -> tuple[Tensor, Tensor]:
-    """Uniform and standard Gumbel numbers [N, K, D] of each block's steps: hashes, so the batch does not matter."""
-    place = torch.arange(width, device=keys.device)
-    step = torch.arange(steps, device=keys.device)
-    counter = (step[:, None] * MOST_POSITIONS + place) * 2  # [K, D]
-    uniform = noise.uniform(keys[:, None, None], counter)
-    return uniform, -(-noise.uniform(keys[:, None, None], counter + 1).log()).log()

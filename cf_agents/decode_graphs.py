@@ -17,10 +17,10 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cf_agents.decode import ABSENT, Denoised, StepBatch
 from cf_agents.engines.base import Row, Scored
 from cf_agents.engines.graphs import Capture, Graphs
 from cf_agents.engines.paged_plan import Shape, held_buckets, rows_bucket
+from cf_agents.step_batch import ABSENT, Denoised, StepBatch
 
 Denoise = Callable[[StepBatch, Tensor, Callable[[Tensor], Scored]], Denoised]
 """`Decoder.denoise`."""

@@ -11,9 +11,11 @@ import torch
 
 from cf_agents import decode
 from cf_agents.config import DecodeParams, T3Config
-from cf_agents.decode import Decoder, Decoding, schedule
+from cf_agents.decode import Decoder, Decoding
 from cf_agents.engines.base import Conditioning, Engine, Prefix, Row, Scored
 from cf_agents.errors import EngineFull
+from cf_agents.step_batch import random_numbers
+from cf_agents.unmask import sample, schedule
 from tests.small import ALIGNED, prefix, small_engine
 
 GOLDEN = np.load(Path(__file__).parent / "goldens" / "t3.npz")
@@ -80,7 +82,7 @@ def test_logits_decisions_and_tokens_are_the_published_packages(name: str, monke
         return torch.zeros(1, steps, width), gumbel
 
     monkeypatch.setattr(decode, "sample", sample)
-    monkeypatch.setattr(decode, "_random", random)
+    monkeypatch.setattr(decode, "random_numbers", random)
     params = DecodeParams(
         steps=setting["num_steps"],
         temperature=setting["temperature"],
@@ -260,16 +262,16 @@ def test_sampling_follows_the_distribution() -> None:
     probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
     uniform = torch.linspace(0.0005, 0.9995, 1000)
     log_probs = probs.log().expand(1000, 4)
-    drawn = decode.sample(log_probs, torch.ones(1000), uniform)
+    drawn = sample(log_probs, torch.ones(1000), uniform)
     assert torch.bincount(drawn, minlength=4).tolist() == pytest.approx([100, 0, 600, 300], abs=1)
-    cold = decode.sample(log_probs, torch.full((1000,), 0.5), uniform)
+    cold = sample(log_probs, torch.full((1000,), 0.5), uniform)
     assert torch.bincount(cold, minlength=4)[2] == pytest.approx(1000 * 0.36 / 0.46, abs=1)
-    assert (decode.sample(log_probs, torch.zeros(1000), uniform) == 2).all()
+    assert (sample(log_probs, torch.zeros(1000), uniform) == 2).all()
 
 
 def test_random_numbers_are_uniform_gumbel_and_apart() -> None:
     keys = torch.arange(400)
-    uniform, gumbel = decode._random(keys, 2, 16)
+    uniform, gumbel = random_numbers(keys, 2, 16)
     assert uniform.mean() == pytest.approx(0.5, abs=0.02)
     assert gumbel.mean() == pytest.approx(0.5772, abs=0.05)
     assert gumbel.std() == pytest.approx(math.pi / math.sqrt(6), abs=0.05)
