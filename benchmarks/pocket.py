@@ -2,6 +2,7 @@
 
     python benchmarks/pocket.py                              the pocket voice with the knobs it names, thread and process link
     python benchmarks/pocket.py --knobs preset=released      other knobs
+    python benchmarks/pocket.py --quantise none              the decoder's weights as the file has them
     python benchmarks/pocket.py --only stages                one part: links or stages
 
 First audio is from the text's last character to the first chunk, of a stream that is open, over the sentences below in turn.
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.knobs import parse_knobs
 from benchmarks.machine import describe
 from cf_agents import TTS
+from cf_agents.backends import Quantise
 
 SENTENCES = (
     "Thank you for calling.",
@@ -39,6 +41,7 @@ SENTENCES = (
     "Could you please tell me your name and your booking number?",
     "The meeting is at a quarter past nine in the large room on the second floor.",
 )
+BITS: dict[str, Quantise] = {"auto": "auto", "none": None, "8": 8}
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -56,7 +59,7 @@ class Stages:
     first_s: list[float] = field(default_factory=list)
 
 
-def by_stage(model: str, knobs: str, rounds: int, clock: Callable[[], float]) -> Stages:
+def by_stage(model: str, knobs: str, quantise: Quantise, rounds: int, clock: Callable[[], float]) -> Stages:
     """The parts called one after another without scheduler, link or event loop, each timed."""
     import torch
 
@@ -69,7 +72,8 @@ def by_stage(model: str, knobs: str, rounds: int, clock: Callable[[], float]) ->
     from cf_agents.voice import Voice
 
     torch.set_num_threads(1)
-    checkpoint, choice = open_model(model), choose(device="cpu")
+    checkpoint = open_model(model)
+    choice = choose(device="cpu", quantise=quantise, named=checkpoint.config.quantise)
     params = parse_knobs(knobs, checkpoint.config.decoding)
     decoder, vocoder = Decoder(load_engine(checkpoint, choice, 2)), load_vocoder(checkpoint, choice, 1, lambda _: None)
     voice = Voice.load(next(iter(checkpoint.voices.values())))
@@ -106,14 +110,15 @@ def by_stage(model: str, knobs: str, rounds: int, clock: Callable[[], float]) ->
     return stages
 
 
-async def by_link(model: str, knobs: str, link: str, firsts: int, began: float) -> dict[str, float]:
-    """Loading, first audio, real-time factor and memory through the door. `began`: when this interpreter was started."""
+async def by_link(chosen: argparse.Namespace) -> dict[str, float]:
+    """Loading, first audio, real-time factor and memory through the door. `chosen.began`: when this interpreter was started."""
     import torch
 
     torch.set_num_threads(1)
-    async with TTS.load(model, device="cpu", link="thread" if link == "thread" else "process", max_streams=1) as tts:
+    firsts, began = chosen.firsts, chosen.began
+    async with TTS.load(chosen.model, device="cpu", link=chosen.link, max_streams=1, quantise=BITS[chosen.quantise]) as tts:
         loaded_s = time.time() - began
-        params = parse_knobs(knobs, tts.params)
+        params = parse_knobs(chosen.knobs, tts.params)
         waits: list[float] = []
         work_s = speech_s = 0.0
         for seed in range(firsts):
@@ -154,6 +159,7 @@ def _children() -> list[int]:
 
 def _in_an_interpreter(chosen: argparse.Namespace, link: str) -> dict[str, float]:
     command = [sys.executable, __file__, "--model", chosen.model, "--knobs", chosen.knobs, "--firsts", str(chosen.firsts)]
+    command += ["--quantise", chosen.quantise]
     began = repr(time.time())
     made = subprocess.run(
         [*command, "--link", link, "--began", began], env={**os.environ, **_ONE_THREAD}, stdout=subprocess.PIPE, check=True
@@ -165,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="pocket", help="a built-in name, folder or hub id")
     parser.add_argument("--knobs", default="", metavar="K=V,...", help="decoding knobs; the model's own if not given")
+    parser.add_argument("--quantise", choices=BITS, default="auto", help="bits of the decoder's weights; what the model names")
     parser.add_argument("--firsts", type=int, default=20, help="streams whose first audio is waited for")
     parser.add_argument("--rounds", type=int, default=3, help="of all sentences, for the stages")
     parser.add_argument("--cpu-time", action="store_true", help="stages by the thread's own time: on a busy machine")
@@ -173,9 +180,9 @@ def main() -> None:
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.link:
-        print(json.dumps(anyio.run(by_link, chosen.model, chosen.knobs, chosen.link, chosen.firsts, chosen.began)))
+        print(json.dumps(anyio.run(by_link, chosen)))
         return
-    print(f"{describe()}; one thread, {chosen.model}, knobs {chosen.knobs or 'of the checkpoint'}\n")
+    print(f"{describe()}; one thread, {chosen.model}, knobs {chosen.knobs or 'of the checkpoint'}, bits {chosen.quantise}\n")
     if chosen.only != "stages":
         print("| link | real-time factor | first audio p50 | p95 | load | memory |\n|---|---|---|---|---|---|")
         for link in ("thread", "process"):
@@ -187,7 +194,8 @@ def main() -> None:
             )
         print()
     if chosen.only != "links":
-        stages = by_stage(chosen.model, chosen.knobs, chosen.rounds, time.thread_time if chosen.cpu_time else time.perf_counter)
+        clock = time.thread_time if chosen.cpu_time else time.perf_counter
+        stages = by_stage(chosen.model, chosen.knobs, BITS[chosen.quantise], chosen.rounds, clock)
         parts = {name: getattr(stages, name) for name in ("prefill", "denoising", "flow", "hift")}
         total = sum(parts.values())
         print("| stage | of real time | share |\n|---|---|---|")

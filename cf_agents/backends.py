@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal, get_args
 
+from cf_agents.config import Bits
 from cf_agents.errors import BackendUnavailable, ConfigError
 
 Backend = Literal["auto", "dense", "flashinfer", "mlx"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantise = Literal[8, 4]
+Quantise = Literal["auto", 8, 4, None]
+"""Bits of the decoder's weights: "auto" is what the checkpoint names, where that is to be had; None keeps them as they are."""
 
 _NO_MLX = "The engine on MLX needs the package mlx: pip install 'cf-agents[mlx]'"
 _NO_FLASHINFER = "The paged engine on FlashInfer needs the package flashinfer-python: pip install 'cf-agents[flashinfer]'"
@@ -27,15 +29,14 @@ class Choice:
     """Torch's: of the whole model, or with MLX of the vocoder; MLX takes the Apple GPU where there is one, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"]
     why: str
-    quantise: Quantise | None = None
-    """Bits of the decoder's weights."""
+    quantise: Bits = None
     graphs: bool = False
     """Whole denoising steps are captured as CUDA graphs."""
     threads: int = 1
     """Of torch on the CPU: the decoder has so many, and the vocoder beside it."""
 
 
-def check_names(backend: str, dtype: str, quantise: int | None = None, threads: int | None = None) -> None:
+def check_names(backend: str, dtype: str, quantise: str | int | None = "auto", threads: int | None = None) -> None:
     """Raise `ConfigError` for what means nothing, `BackendUnavailable` for a back-end that is known and not here.
 
     Imports neither torch nor a back-end.
@@ -44,17 +45,20 @@ def check_names(backend: str, dtype: str, quantise: int | None = None, threads: 
         raise ConfigError(f"There is no back-end {backend!r}; choose one of {', '.join(get_args(Backend))}.")
     if dtype not in get_args(Dtype):
         raise ConfigError(f"There is no dtype {dtype!r}; choose one of {', '.join(get_args(Dtype))}.")
-    if quantise is not None and quantise not in get_args(Quantise):
-        raise ConfigError(f"quantise is {quantise!r}; give 8 or 4 bits, or None for weights as they are.")
+    if quantise not in get_args(Quantise):
+        raise ConfigError(
+            f"quantise is {quantise!r}; give 8 or 4 bits, None for weights as they are, or 'auto' for what a checkpoint names."
+        )
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; give at least 1, or None for what suits the machine.")
-    if quantise is not None and backend == "flashinfer":
+    asked = quantise not in ("auto", None)
+    if asked and backend == "flashinfer":
         raise ConfigError(
             f"quantise={quantise} is an option of backend='mlx' and 'dense'; FlashInfer runs weights as they are."
         )
     if quantise == 4 and backend == "dense":
         raise ConfigError("quantise=4 is an option of backend='mlx'; 'dense' has 8 bits on a CPU, or weights as they are.")
-    if quantise is not None and backend == "dense" and dtype not in ("auto", "float32"):
+    if asked and backend == "dense" and dtype not in ("auto", "float32"):
         raise ConfigError(f"quantise={quantise} of 'dense' computes in whole numbers and float32; leave out dtype={dtype!r}.")
     if backend == "mlx" and find_spec("mlx") is None:
         raise BackendUnavailable(f"{_NO_MLX}, or use backend='dense'.")
@@ -68,17 +72,24 @@ def choose(
     backend: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
-    quantise: int | None = None,
+    quantise: str | int | None = "auto",
     threads: int | None = None,
+    *,
+    named: Bits = None,
 ) -> Choice:
     """Settle what "auto" leaves open: FlashInfer, else dense with CUDA graphs, else MLX on an Apple GPU, else dense.
+
+    named: the bits that a checkpoint is served with (`ModelConfig.quantise`). MLX has 8 and 4, dense on a CPU 8 beside float32;
+    what runs in something else keeps weights as they are, and `why` says so.
 
     Imports torch. MLX on a CPU runs only when asked for by name. Raises as `check_names` does, `ConfigError` for a device torch
     has no name for and for `quantise` where the choice has no such weights, and `BackendUnavailable` for what is not in this
     machine.
     """
     check_names(backend, dtype, quantise, threads)
-    choice = _choose(backend, device, dtype, quantise)
+    choice = _choose(backend, device, dtype, quantise if isinstance(quantise, int) else None)
+    if quantise == "auto" and named is not None:
+        choice = _as_named(choice, named)
     count = cpu_threads() if threads is None else threads
     if choice.device != "cpu":
         return replace(choice, threads=count)
@@ -181,6 +192,21 @@ def _choose_int8(place: str, dtype: str, quantise: int, why: str) -> Choice:
     if missing:
         raise BackendUnavailable(f"{missing}: leave quantise out.")
     return Choice("dense", place, "float32", f"dense on cpu in float32, products in 8 bits: {why}", 8)
+
+
+def _as_named(choice: Choice, bits: Literal[8, 4]) -> Choice:
+    """The choice with weights in the bits that a checkpoint names, or why not."""
+    from cf_agents.models.linear import int8_missing
+
+    missing: str | None = None
+    if choice.backend != "mlx":
+        has = (choice.backend, choice.device, choice.dtype, bits) == ("dense", "cpu", "float32", 8)
+        missing = int8_missing() if has else f"{choice.backend} on {choice.device} in {choice.dtype} has none"
+    if missing:
+        return replace(
+            choice, why=f"{choice.why}; weights as they are, not in {bits} bits, as the checkpoint names ({missing})"
+        )
+    return replace(choice, quantise=bits, why=f"{choice.why}; weights in {bits} bits, as the checkpoint names")
 
 
 def _cpu_multiplies_bfloat16() -> bool:

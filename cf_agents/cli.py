@@ -130,12 +130,21 @@ def _machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", choices=get_args(Dtype), default="auto")
     command.add_argument(
         "--quantise",
-        type=int,
-        choices=get_args(Quantise),
-        help="bits of the decoder's weights: 8 with mlx and on a CPU, 4 with mlx",
+        type=_quantise,
+        default="auto",
+        metavar="{auto,none,8,4}",
+        help="bits of the decoder's weights: 8 with mlx and on a CPU, 4 with mlx, none for weights as they are; auto is what "
+        "the model names",
     )
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps")
     command.add_argument("--threads", type=int, metavar="N", help="of torch, on the CPU")
+
+
+def _quantise(text: str) -> Quantise:
+    for each in get_args(Quantise):
+        if str(each).lower() == text:
+            return each
+    raise argparse.ArgumentTypeError(f"{text!r} is none of auto, none, 8 and 4")
 
 
 def _common(command: argparse.ArgumentParser) -> None:

@@ -301,6 +301,8 @@ def _tell_one(tts: TTS, stream: Stream, console: Console) -> None:
 
 def _tell_model(tts: TTS, console: Console) -> None:
     threads = f", {tts.choice.threads} thread(s)" if tts.choice.device == "cpu" else ""
-    console.print(Text(f"{tts.config.name}, {tts.choice.backend} on {tts.choice.device} in {tts.choice.dtype}{threads}", "dim"))
+    bits = f", weights in {tts.choice.quantise} bits" if tts.choice.quantise else ""
+    runs = f"{tts.choice.backend} on {tts.choice.device} in {tts.choice.dtype}{bits}{threads}"
+    console.print(Text(f"{tts.config.name}, {runs}", "dim"))
     if not tts.config.trained:
         console.print(Text("This model has random weights: nobody trained it, and what it says is noise.", "yellow"))

@@ -27,6 +27,9 @@ HOP_SAMPLES = 480
 CODEC_VOCAB = 6561
 """Codec ids are 0..6560 (3 levels, 8 digits); what lies above is special."""
 
+Bits = Literal[8, 4, None]
+"""Of a weight in the decoder's products; None keeps the file's."""
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -244,6 +247,8 @@ class ModelConfig:
     """The knobs this checkpoint speaks best with: what a request gets that names none."""
     segments: SegmentPolicy = field(default_factory=SegmentPolicy)
     """How long a text it says best in one breath: where a stream cuts what is written."""
+    quantise: Bits = None
+    """What it is served with where that is to be had and nobody says otherwise (`backends.choose`)."""
     trained: bool = True
     """False for a seeded random checkpoint: whoever speaks with it is told so."""
 
@@ -282,7 +287,7 @@ def _value(hint: object, value: object, path: str) -> object:
             inner = typing.get_args(hint)[0]
             return tuple(_value(inner, item, f"{path}[{i}]") for i, item in enumerate(value))
     elif typing.get_origin(hint) is Literal:
-        if value in typing.get_args(hint):
+        if any(value == each and type(value) is type(each) for each in typing.get_args(hint)):
             return value
         raise ConfigError(f"config.json: {path} is {value!r}; choose one of {typing.get_args(hint)}.")
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

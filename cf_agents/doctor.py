@@ -13,7 +13,7 @@ from rich.text import Text
 import cf_agents
 from cf_agents import backends
 from cf_agents.builtin import TINY_NAME, open_model
-from cf_agents.checkpoint import RELEASED_REPOSITORY, T3_FILE
+from cf_agents.checkpoint import RELEASED_REPOSITORY, T3_FILE, Checkpoint
 from cf_agents.errors import CfAgentsError
 
 _NEEDED = ("numpy", "anyio", "tokenizers", "safetensors", "huggingface-hub", "soundfile", "soxr", "num2words", "rich")
@@ -51,11 +51,12 @@ def report(console: Console, model: str) -> None:
     tell("packages", ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in _NEEDED))
     for name, use in _EXTRAS.items():
         tell(name, f"{_version(name) or 'not installed'} ({use})")
-    tell("would run", backends.choose().why)
+    found = _found(model)
+    tell("would run", backends.choose(named=None if isinstance(found, str) else found.config.quantise).why)
     for name, why in backends.unavailable().items():
         tell(f"no {name}", why)
     tell("released model", _released())
-    tell(f"model {model}", _model(model))
+    tell(f"model {model}", found if isinstance(found, str) else _about(found))
     console.print(table, soft_wrap=True)
 
 
@@ -74,7 +75,8 @@ def _released() -> str:
     return f"{RELEASED_REPOSITORY}: {Path(found).parent if isinstance(found, str) else f'not in {HF_HUB_CACHE}'}"
 
 
-def _model(model: str) -> str:
+def _found(model: str) -> Checkpoint | str:
+    """A whole checkpoint that is here, or what to say instead."""
     if model == TINY_NAME:
         return "built when it is first asked for; untrained"
     try:
@@ -82,5 +84,9 @@ def _model(model: str) -> str:
         checkpoint.verify()
     except CfAgentsError as error:
         return f"{type(error).__name__}: {error}"
+    return checkpoint
+
+
+def _about(checkpoint: Checkpoint) -> str:
     trained = "trained" if checkpoint.config.trained else "untrained"
     return f"{checkpoint.config.name} in {checkpoint.folder}, {trained}, voices: {', '.join(checkpoint.voices) or 'none'}"

@@ -5,6 +5,7 @@ Importing this file imports no tensor library.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from cf_agents.links.host import Speaker
 
 MODEL_FACTORY = "cf_agents.serving:load_model"
+_NOTHING_ASKED: Mapping[str, object] = types.MappingProxyType({"folder": None, "threads": None})
+"""Of those where it is not "auto"."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class Served:
 
 @dataclass
 class Demand:
-    """What a client asks of a server: a model, and what of `backends.choose` it named. None and "auto" take what there is."""
+    """What a client asks of a server: a model, and what of `backends.choose` it named.
+
+    "auto" takes what there is, and so does None for a folder and threads; for `quantise` it means weights as they are.
+    """
 
     folder: str | None
     """Once a server was taken, its model is asked for ever after."""
@@ -41,7 +47,7 @@ class Demand:
             raise ServerMismatch(f"The server speaks with something that is no model ({about!r}): give another path.")
         runs = {"folder": about.folder} | {name: getattr(about.choice, name) for name in self.asked}
         wanted = {"folder": self.folder, **self.asked}
-        wrong = [name for name, value in wanted.items() if value not in (None, "auto", runs[name])]
+        wrong = [name for name, value in wanted.items() if value not in (_NOTHING_ASKED.get(name, "auto"), runs[name])]
         if wrong:
             raise ServerMismatch(
                 f"The server speaks with {_listed(runs, wrong)}, and {_listed(wanted, wrong)} was asked for: give another path "
@@ -65,7 +71,7 @@ def load_model(arguments: Mapping[str, object], progress: Callable[[str], None])
     match arguments["choose"], arguments["folder"], arguments["max_streams"]:
         case dict(asked), str(folder), int(max_streams):
             checkpoint = Checkpoint.open(folder)
-            choice = choose(**asked)
+            choice = choose(**asked, named=checkpoint.config.quantise)
             link = thread_link(checkpoint, choice, max_streams, progress)
             voice = default_voice(checkpoint)
             warm_up(link, voice, checkpoint.config, progress)

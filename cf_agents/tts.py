@@ -52,7 +52,7 @@ class _Request:
     backend: Backend
     dtype: Dtype
     device: str
-    quantise: Quantise | None
+    quantise: Quantise
     threads: int | None
     max_streams: int
     link: Linked
@@ -79,7 +79,7 @@ class _Asked(TypedDict):
     backend: Backend
     device: str
     dtype: Dtype
-    quantise: Quantise | None
+    quantise: Quantise
     threads: int | None
 
 
@@ -119,7 +119,7 @@ class TTS:
         backend: Backend = "auto",
         dtype: Dtype = "auto",
         device: str = "auto",
-        quantise: Quantise | None = None,
+        quantise: Quantise = "auto",
         threads: int | None = None,
         max_streams: int = 8,
         link: Linked = "process",
@@ -137,7 +137,8 @@ class TTS:
         checkpoint folder, or a hub id such as
         "ResembleAI/chatterbox-flash", which is downloaded once; `revision` and `local_files_only` are for the hub.
         quantise: 8 bits for the decoder's weights, on a CPU and with MLX, or 4, with MLX: smaller, and not the same tokens
-        (`docs/backends.md`). threads: of torch on the CPU, for the decoder and for the vocoder each; None takes what
+        (`docs/backends.md`); None keeps them as they are, and "auto" takes what the checkpoint names, if it names bits and they
+        can be had. threads: of torch on the CPU, for the decoder and for the vocoder each; None takes what
         `backends.cpu_threads` says, and with link="thread" the number that torch has in this process. max_streams: streams
         open at once, from `stream` to their last chunk, `cancel` or `aclose`, whether they have something to say or not; each
         has room in the engine, and one more is `Busy` at once, for nobody waits in line. link: where the model runs. "process"
@@ -185,7 +186,7 @@ class TTS:
         backend: Backend = "auto",
         dtype: Dtype = "auto",
         device: str = "auto",
-        quantise: Quantise | None = None,
+        quantise: Quantise = "auto",
         threads: int | None = None,
         max_streams: int = 8,
         voices: Mapping[str, Voice | str | Path] = types.MappingProxyType({}),
@@ -475,7 +476,7 @@ def _thread_link(
     if request.threads is None:
         # The number that this process has is its own business.
         asked["threads"] = torch.get_num_threads()
-    choice = choose(**asked)
+    choice = choose(**asked, named=checkpoint.config.quantise)
     link = thread_link(checkpoint, choice, request.max_streams, request.progress)
     warm_up(link, voices.get(DEFAULT_VOICE) or default_voice(checkpoint), checkpoint.config, request.progress)
     if abandoned.is_set():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cf_agents import backends
-from cf_agents.backends import check_names, choose, unavailable
+from cf_agents.backends import Choice, check_names, choose, unavailable
+from cf_agents.config import Bits
 from cf_agents.errors import BackendUnavailable, ConfigError
 from cf_agents.models import linear
 from cf_agents.tts import TTS
@@ -170,6 +171,51 @@ def test_eight_bits_on_cuda_are_refused(cuda: Cuda) -> None:
     with pytest.raises(ConfigError, match="on a CPU"):
         choose("dense", quantise=8)
     assert choose("dense", "cpu", quantise=8).quantise == 8
+
+
+@pytest.fixture
+def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without bfloat16 and with 8-bit products, and nothing else."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backends, "_mlx_gpu", lambda: False)
+    monkeypatch.setattr(backends, "_cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(linear, "int8_missing", lambda: None)
+
+
+@pytest.mark.usefixtures("plain_cpu")
+def test_what_a_checkpoint_names_is_taken_and_told_unless_somebody_says_otherwise() -> None:
+    for asked in ({}, {"backend": "dense"}, {"dtype": "float32"}, {"quantise": "auto"}):
+        choice = choose(**asked, named=8)
+        assert (choice.backend, choice.dtype, choice.quantise) == ("dense", "float32", 8)
+        assert "weights in 8 bits, as the checkpoint names" in choice.why
+    assert choose(quantise=None, named=8) == choose()
+    assert choose(quantise=8, named=None).quantise == 8
+    assert choose().quantise is None
+
+
+@pytest.mark.usefixtures("apple")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_mlx_takes_the_bits_that_a_checkpoint_names(bits: Bits) -> None:
+    assert choose(named=bits).quantise == bits
+    assert "as the checkpoint names" in choose(named=bits).why
+    assert choose(quantise=4, named=8).quantise == 4
+    assert choose(quantise=None, named=8).quantise is None
+
+
+@pytest.mark.usefixtures("plain_cpu")
+def test_bits_that_are_not_to_be_had_leave_weights_as_they_are_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def left(choice: Choice, why: str) -> None:
+        assert choice.quantise is None
+        assert "as the checkpoint names" in choice.why
+        assert why in choice.why
+
+    left(choose(named=4), "dense on cpu in float32 has none")
+    left(choose(dtype="bfloat16", named=8), "dense on cpu in bfloat16 has none")
+    monkeypatch.setattr(linear, "int8_missing", lambda: "torch has no 8-bit products for this CPU")
+    left(choose(named=8), "no 8-bit products")
+    Cuda(monkeypatch)
+    left(choose(named=8), "flashinfer on cuda in bfloat16 has none")
+    left(choose("dense", named=8), "dense on cuda in bfloat16 has none")
 
 
 @pytest.mark.usefixtures("without_mlx")

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from cf_agents.checkpoint import IGNORED, REQUIRED_FILES, S3GEN_FILE, T3_FILE, T
 from cf_agents.config import ModelConfig, T3Config
 from cf_agents.errors import CheckpointDamaged, CheckpointMismatch, CheckpointNotFound, ConfigError
 from cf_agents.models.layout import WeightNormConv1d, fold_weight_norm
-from cf_agents.synthetic import tokenizer_json
+from cf_agents.synthetic import TINY, tokenizer_json
 from cf_agents.weights import torch_dtype
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -72,6 +73,7 @@ def test_a_folder_without_a_config_is_the_released_model(folder: Path) -> None:
     checkpoint = Checkpoint.open(folder)
     assert checkpoint.config == ModelConfig()
     assert checkpoint.config.trained
+    assert checkpoint.config.quantise is None
     assert not checkpoint.voices
 
 
@@ -123,12 +125,20 @@ def test_a_folder_wins_over_a_hub_id(folder: Path, monkeypatch: pytest.MonkeyPat
         ('{"t3": {"num_layers": "3"}}', ConfigError, r"t3\.num_layers"),
         ('{"decoding": {"steps": null}}', ConfigError, r"decoding\.steps"),
         ('{"decoding": {"steps": 0}}', ConfigError, r"steps is 0; give a value between 1 and 1000"),
+        ('{"quantise": 3}', ConfigError, r"quantise is 3; choose one of \(8, 4, None\)"),
+        ('{"quantise": 8.0}', ConfigError, r"quantise is 8\.0"),
     ],
 )
 def test_a_bad_config(folder: Path, text: str, kind: type[Exception], said: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(kind, match=said):
         Checkpoint.open(folder)
+
+
+def test_a_config_is_read_back_as_it_was_written(folder: Path) -> None:
+    for config in (ModelConfig(), ModelConfig(quantise=8), replace(TINY, quantise=4)):
+        (folder / "config.json").write_text(json.dumps(config.to_dict()))
+        assert Checkpoint.open(folder).config == config
 
 
 # Damaged files

@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from cf_agents import backends
 from cf_agents.cli import main
 from cf_agents.config import DecodeParams
+from cf_agents.models.linear import int8_missing
 from cf_agents.stream import Stream
 from cf_agents.tts import TTS
 
@@ -257,6 +259,28 @@ def test_the_doctor_says_what_would_run(tiny_folder: Path, capsys: pytest.Captur
     if importlib.util.find_spec("flashinfer") is None:
         assert "no flashinfer The paged engine" in said
         assert "pip install 'cf-agents[flashinfer]'" in said
+
+
+@pytest.mark.skipif(int8_missing() is not None, reason=str(int8_missing()))
+def test_the_bits_that_a_model_names_are_told_and_can_be_refused(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backends, "_cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setenv("COLUMNS", "400")
+    folder = shutil.copytree(tiny_folder, tmp_path / "named")
+    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), "quantise": 8}))
+
+    def told(*args: str | Path) -> str:
+        assert run(*args) == 0
+        return " ".join(capsys.readouterr().err.split())
+
+    say = ("say", "hi", "-o", tmp_path / "x.wav", "--model", folder, "--device", "cpu", *QUICK)
+    assert "weights in 8 bits" in told(*say)
+    assert "8 bits" not in told(*say, "--quantise", "none")
+    assert "weights in 8 bits, as the checkpoint names" in told("doctor", "--model", folder)
+    with pytest.raises(SystemExit):
+        run(*say, "--quantise", "5")
+    assert "none of auto, none, 8 and 4" in capsys.readouterr().err
 
 
 def test_the_doctor_knows_the_model_that_comes_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -409,7 +410,7 @@ async def test_another_version_is_a_mismatch(shared: Studio, monkeypatch: pytest
 
 def test_a_server_with_another_model_is_refused_and_both_are_named() -> None:
     served = Served("models/a", Choice("dense", "cpu", "float32", "as asked"))
-    asked = {"backend": "auto", "device": "auto", "dtype": "auto", "quantise": None, "threads": None}
+    asked = {"backend": "auto", "device": "auto", "dtype": "auto", "quantise": "auto", "threads": None}
     Demand(None, asked).check(served)
     Demand("models/a", {**asked, "dtype": "float32"}).check(served)
     with pytest.raises(ServerMismatch, match=r"folder models/a, and folder models/b was asked"):
@@ -418,6 +419,13 @@ def test_a_server_with_another_model_is_refused_and_both_are_named() -> None:
         Demand("models/a", {**asked, "device": "cuda"}).check(served)
     with pytest.raises(ServerMismatch, match=r"threads 1, and threads 2 was asked"):
         Demand("models/a", {**asked, "threads": 2}).check(served)
+    quantised = Served("models/a", replace(served.choice, quantise=8))
+    Demand(None, asked).check(quantised)
+    Demand(None, {**asked, "quantise": 8}).check(quantised)
+    with pytest.raises(ServerMismatch, match=r"quantise 8, and quantise None was asked"):
+        Demand(None, {**asked, "quantise": None}).check(quantised)
+    with pytest.raises(ServerMismatch, match=r"quantise None, and quantise 8 was asked"):
+        Demand(None, {**asked, "quantise": 8}).check(served)
     first = Demand(None, asked)
     first.check(served)
     with pytest.raises(ServerMismatch):

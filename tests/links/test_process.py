@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import torch
 
 from cf_agents import TTS
 from cf_agents.checkpoint import S3GEN_FILE
-from cf_agents.config import DecodeParams
+from cf_agents.config import Bits, DecodeParams
 from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
 from cf_agents.links import far as far_module
 from cf_agents.links.base import Failed, Segment
@@ -27,6 +29,8 @@ from cf_agents.links.far import TELLING_S, FarLink
 from cf_agents.links.process import ProcessLink
 from cf_agents.links.seats import Seats
 from cf_agents.links.wire import WIRE_VERSION
+from cf_agents.models.linear import int8_missing
+from cf_agents.tts import Linked
 from tests.fakes import fake_voice
 from tests.links.studios import FACTORY, Kind, Studio, open_studio, until
 from tests.links.test_links import TEXT, Listener, check_sound, collect, write
@@ -433,6 +437,26 @@ async def test_torch_has_the_threads_that_were_asked_for_and_else_its_own(
     finally:
         torch.set_num_threads(before)
     assert found == [had]
+
+
+@pytest.mark.skipif(int8_missing() is not None, reason=str(int8_missing()))
+async def test_a_model_is_served_in_the_bits_that_its_checkpoint_names_unless_it_is_told_otherwise(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    named = shutil.copytree(tiny_folder, tmp_path / "named")
+    (named / "config.json").write_text(json.dumps({**json.loads((named / "config.json").read_text()), "quantise": 8}))
+
+    async def say(folder: Path, link: Linked, bits: Bits, **asked: Any) -> bytes:
+        async with TTS.load(folder, params=QUICK, device="cpu", dtype="float32", threads=1, link=link, **asked) as tts:
+            assert tts.choice.quantise == bits
+            return (await tts.say(TEXT, seed=3)).pcm
+
+    eight = await say(tiny_folder, "thread", 8, quantise=8)
+    plain = await say(tiny_folder, "thread", None)
+    assert eight != plain
+    assert await say(named, "thread", 8) == eight
+    assert await say(named, "process", 8) == eight
+    assert await say(named, "process", None, quantise=None) == plain
 
 
 async def test_a_model_speaks_alike_through_both_links(tiny_folder: Path) -> None:

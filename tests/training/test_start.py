@@ -45,6 +45,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_ships_is_what_training_would_write() -> None:
+    assert Checkpoint.open(SHIPPED).config == POCKET
+
+
 def test_the_decoder_that_is_gone_on_with_is_the_folders_own() -> None:
     module = DecoderTrainer(POCKET.t3)
     start.fill(module, SHIPPED)

@@ -24,7 +24,7 @@ class LoadOptions:
     backend: Literal["auto", "dense", "flashinfer", "mlx"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
-    quantise: Literal[8, 4] | None = None
+    quantise: Literal["auto", 8, 4, None] = "auto"
     max_streams: int | None = None
     """Replies spoken at once, of all services together."""
     link: Literal["process", "thread"] = "process"
