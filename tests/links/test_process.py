@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import platform
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -24,7 +27,7 @@ from cf_agents.config import Bits, DecodeParams
 from cf_agents.errors import BackendUnavailable, Busy, CheckpointDamaged, ConfigError, StreamClosed, WorkerDied
 from cf_agents.links import far as far_module
 from cf_agents.links.base import Failed, Segment
-from cf_agents.links.command import NICENESS
+from cf_agents.links.command import NICENESS, TURN_S
 from cf_agents.links.far import TELLING_S, FarLink
 from cf_agents.links.process import ProcessLink
 from cf_agents.links.seats import Seats
@@ -138,6 +141,34 @@ def session_niceness(pid: int) -> int | None:
     """None where cores are not shared among sessions."""
     enabled, group = Path("/proc/sys/kernel/sched_autogroup_enabled"), Path(f"/proc/{pid}/autogroup")
     return int(group.read_text().split()[-1]) if enabled.exists() and int(enabled.read_text()) else None
+
+
+def turn_s(thread: int) -> float:
+    """How long a thread may have a core at a time; 0 where Linux cannot be asked for it (before 6.12)."""
+    number = {"x86_64": 315, "aarch64": 275}.get(platform.machine())
+    if number is None:
+        return 0.0
+    attributes = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(number, thread, attributes, 48, 0) == 0
+    return struct.unpack_from("=Q", attributes, 24)[0] / 1e9
+
+
+@LINUX
+@pytest.mark.parametrize("kind", ["process", "attached"])
+async def test_what_speaks_takes_longer_turns_than_the_agent(tmp_path: Path, kind: Kind) -> None:
+    """So that the agent's loop need not wait for the end of one."""
+    own_s = turn_s(threading.get_native_id())
+    if not own_s:
+        pytest.skip("this Linux has no turns to ask for; 6.12 and later have")
+    assert own_s < TURN_S
+    async with open_studio(kind, tmp_path) as studio:
+        assert isinstance(studio.link, FarLink)
+        async with studio.stream() as stream:
+            await collect(write(stream, TEXT))
+        threads = os.listdir(f"/proc/{studio.link.pid}/task")
+        assert len(threads) > 2
+        assert {turn_s(int(thread)) for thread in threads} == {TURN_S}
+    assert turn_s(threading.get_native_id()) == own_s
 
 
 @pytest.mark.parametrize("kind", ["process", "attached"])
