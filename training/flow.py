@@ -18,7 +18,7 @@ Shapes: N rows, L tokens, T = 2 L frames, A look-ahead, M mel bins.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -222,8 +222,8 @@ class FlowStage:
     """See `loop.Trainer`."""
 
 
-CONTINUED = FlowStage(warm_up=50, learning_rate=1e-3, mean=0.98)
-"""Going on from a checkpoint folder."""
+CONTINUED = FlowStage(warm_up=50, learning_rate=1e-3, mean=0.98, usual=replace(USUAL, rows=8), long=replace(LONG, rows=3))
+"""Going on from a checkpoint folder: more and smaller steps."""
 
 
 def train(
