@@ -71,8 +71,9 @@ class Speaker:
         now = time.monotonic()
         match event:
             case Audio():
-                self.ways_s.append(now - event.block.sent_s)
-                self.steps += event.block.steps
+                if event.block is not None:
+                    self.ways_s.append(now - event.block.sent_s)
+                    self.steps += event.block.steps
                 self.first_s = self.first_s or now
                 self.heard.set()
                 if event.last:

@@ -174,11 +174,11 @@ class Scheduler(Generic[D, V, S]):
 
     # What the voicer tells, from its thread.
 
-    def voiced(self, speech: Speech[D, S], seconds: float, dropped_s: float, at_s: float) -> None:
+    def voiced(self, speech: Speech[D, S], seconds: float, dropped_s: float, at_s: float, *, more: bool) -> None:
         """See `voicer.Owner`."""
 
         def note() -> None:
-            speech.voicing -= 1
+            speech.voicing -= not more
             speech.coming_s -= seconds + dropped_s
             if seconds:
                 speech.playback.add(seconds, at_s)

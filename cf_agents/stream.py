@@ -373,7 +373,8 @@ class Stream:
                 self._release()
             case Audio() if not self._released:
                 assert event.segment == self._pieces[0].index
-                self.stats.blocks.append(event.block)
+                if event.block is not None:
+                    self.stats.blocks.append(event.block)
                 self._deliver(self._pieces[0], event.pcm, event.last, event.places or ())
                 if not self._unread:
                     # The lead has changed: what was held because there was time may be wanted now.

@@ -80,6 +80,16 @@ class SpeechVocoder(Protocol[V, S]):
         """PCM of each; `last` flushes what is held back."""
         ...
 
+    def begin(
+        self, states: Sequence[S], tokens: Sequence[Sequence[int]], last: Sequence[bool]
+    ) -> Sequence[tuple[NDArray[np.float32], bool]]:
+        """As `step`, but of a long piece its beginning only, and then True: its `rest` is taken before all else."""
+        ...
+
+    def rest(self, states: Sequence[S]) -> Sequence[NDArray[np.float32]]:
+        """PCM that `begin` has left."""
+        ...
+
 
 class Status(Enum):
     """Where an utterance is in its life."""

@@ -26,6 +26,9 @@ from cf_agents.models.hift import Decode, HiFT, HiFTState
 from cf_agents.models.noise import MEL_STREAM, SeededNoise, key
 
 SAMPLES_PER_TOKEN = FRAMES_PER_TOKEN * HOP_SAMPLES
+OPENING_FRAMES = 6
+"""What `Vocoder.begin` gives out of a long piece, .12 s: longer than the rest takes on anything that speaks in time, and little
+enough to be made in half the time of a block."""
 SEED_PATH = 0x564F_434F
 """Sets the vocoder's random numbers apart from the decoder's, which are given the same seed."""
 
@@ -58,11 +61,13 @@ class VocoderState:
     hift: HiFTState
     tokens: int = 0
     """Received so far."""
+    rest: Tensor | None = None
+    """[M, T] mel that `Vocoder.begin` left for `Vocoder.rest`."""
 
     @property
     def closed(self) -> bool:
         """It has had its last tokens."""
-        return self.hift.closed
+        return self.flow.finished
 
     @property
     def held_samples(self) -> int:
@@ -123,7 +128,47 @@ class Vocoder:
         each sounds as it would alone. Raises `StreamClosed` for a state after its last step. When a step raises, no state has
         changed.
         """
+        return self._step(states, tokens, last, whole=True)
+
+    def begin(
+        self, states: Sequence[VocoderState], tokens: Sequence[Sequence[int] | Tensor], last: Sequence[bool]
+    ) -> list[tuple[NDArray[np.float32], bool]]:
+        """As `step`, for whom somebody waits: of a long piece only its beginning, and True where `rest` has more of it.
+
+        What `begin` and `rest` give out is what `step` would, as near as pieces are to the whole.
+        """
+        begun = self._step(states, tokens, last, whole=False)
+        return [(pcm, state.rest is not None) for pcm, state in zip(begun, states, strict=True)]
+
+    def rest(self, states: Sequence[VocoderState]) -> list[NDArray[np.float32]]:
+        """What `begin` has left of each, float32 [samples]. To be called before anything else is done with these states.
+
+        When it raises, no state has changed.
+        """
+        mels = [state.rest for state in states if state.rest is not None]
+        assert len({id(state) for state in states}) == len(states) == len(mels), "nothing was left"
+        hifts = [copy.copy(state.hift) for state in states]
+        pcm = self._sound(hifts, mels, [state.closed for state in states])
+        for state, hift in zip(states, hifts, strict=True):
+            state.hift, state.rest = hift, None
+        return pcm
+
+    def parted(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Mel [M, T] of an utterance's first piece as what is sounded first, and the rest: empty where two are not worth it."""
+        first = OPENING_FRAMES + self.hift.config.right_frames
+        first = first if mel.shape[1] >= first + OPENING_FRAMES else mel.shape[1]
+        return mel[:, :first], mel[:, first:]
+
+    def _step(
+        self,
+        states: Sequence[VocoderState],
+        tokens: Sequence[Sequence[int] | Tensor],
+        last: Sequence[bool],
+        *,
+        whole: bool,
+    ) -> list[NDArray[np.float32]]:
         assert len({id(state) for state in states}) == len(states) == len(tokens) == len(last)
+        assert all(state.rest is None for state in states), "the rest of a piece comes before the next one"
         if any(state.closed for state in states):
             raise StreamClosed("This utterance has had its last tokens: open a new one with Vocoder.open.")
         news = [self._checked(each) for each in tokens]
@@ -132,10 +177,18 @@ class Vocoder:
         # Steps replace what a state holds and write into none of it, so a shallow copy is all there is to roll back.
         flows = [copy.copy(state.flow) for state in states]
         hifts = [copy.copy(state.hift) for state in states]
-        audio = self.hift.step(hifts, self.flow.step(flows, news, last, self._passes), last, self._decode)
-        pcm = torch.cat(audio).cpu().numpy()
-        for state, flow, hift, new in zip(states, flows, hifts, news, strict=True):
+        mels = self.flow.step(flows, news, last, self._passes)
+        parts = [(mel, mel[:, :0]) if whole else self.parted(mel) for mel in mels]
+        ends = [end and not rest.shape[1] for end, (_, rest) in zip(last, parts, strict=True)]
+        pcm = self._sound(hifts, [first for first, _ in parts], ends)
+        for state, flow, hift, new, (_, rest) in zip(states, flows, hifts, news, parts, strict=True):
             state.flow, state.hift, state.tokens = flow, hift, state.tokens + new.shape[0]
+            state.rest = rest if rest.shape[1] else None
+        return pcm
+
+    def _sound(self, hifts: Sequence[HiFTState], mels: Sequence[Tensor], last: Sequence[bool]) -> list[NDArray[np.float32]]:
+        audio = self.hift.step(hifts, mels, last, self._decode)
+        pcm = torch.cat(audio).cpu().numpy()
         ends = np.cumsum([piece.shape[0] for piece in audio])
         return [np.array(piece) for piece in np.split(pcm, ends[:-1])]
 

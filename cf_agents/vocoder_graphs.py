@@ -51,6 +51,9 @@ def record(vocoder: Vocoder, voice: VocoderVoice, most: int, block: int) -> None
             for n in range(blocks + 1):
                 ends = n == blocks
                 vocoder.step(states, [[0] * (last if ends else block)] * count, [ends] * count)
+        states = [vocoder.open(voice, 0) for _ in range(count)]
+        if all(more for _, more in vocoder.begin(states, [[0] * block] * count, [False] * count)):
+            vocoder.rest(states)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@
          ^                                    |
          +------------- what was voiced <-----+   (as commands of the scheduler)
 
-Blocks of a speech keep their order. Those that somebody waits for in silence go before all others. Knows nothing of decoding.
+Blocks of a speech keep their order. Those that somebody waits for in silence go before all others, and are handed over in two
+pieces, so that the first is heard while the second is made. Knows nothing of decoding.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ class Unvoiced(Generic[D, S]):
 class Owner(Protocol[D, S]):
     """What a voicer tells whoever gives it blocks, from its own thread."""
 
-    def voiced(self, speech: Speech[D, S], seconds: float, dropped_s: float, at_s: float) -> None:
+    def voiced(self, speech: Speech[D, S], seconds: float, dropped_s: float, at_s: float, *, more: bool) -> None:
         """A block was handed to its speech, as so many seconds of audio, at a time of the clock.
 
-        dropped_s: seconds of it that nobody will hear: silence at the end.
+        dropped_s: seconds of it that nobody will hear: silence at the end. more: of the block, comes next.
         """
         ...
 
@@ -159,8 +160,13 @@ class Voicer(Generic[D, V, S]):
             with contextlib.suppress(Exception):  # its first block will tell
                 self._prepare(voice)
         batch = [block for block in batch if self._opened(block.utterance)]
-        for block, pcm in isolated("The vocoder", batch, self._vocode, self._fail_block):
-            self._hand_over(block, pcm)
+        begun: list[Unvoiced[D, S]] = []
+        for block, (pcm, more) in isolated("The vocoder", batch, self._vocode, self._fail_block):
+            self._hand_over(block, pcm, more=more)
+            if more and not block.utterance.speech.over:
+                begun.append(block)
+        for block, pcm in isolated("The vocoder", begun, self._go_on, self._fail_block):
+            self._hand_over(block, pcm, begun=True)
 
     def _prepare(self, voice: Voice) -> V:
         if voice not in self._prepared:
@@ -175,32 +181,40 @@ class Voicer(Generic[D, V, S]):
                 self._fail(utterance.speech, typed(error, "The voice could not be prepared"))
         return utterance.state is not None
 
-    def _vocode(self, batch: Sequence[Unvoiced[D, S]]) -> Sequence[NDArray[np.float32]]:
-        states = [block.utterance.state for block in batch if block.utterance.state is not None]
-        return self._vocoder.step(states, [block.decoded.tokens for block in batch], [block.ended for block in batch])
+    def _vocode(self, batch: Sequence[Unvoiced[D, S]]) -> Sequence[tuple[NDArray[np.float32], bool]]:
+        """PCM of each, and whether there is more of its block."""
+        tokens, ended = [block.decoded.tokens for block in batch], [block.ended for block in batch]
+        if all(block.first for block in batch):
+            return self._vocoder.begin(_states(batch), tokens, ended)
+        return [(pcm, False) for pcm in self._vocoder.step(_states(batch), tokens, ended)]
 
-    def _hand_over(self, block: Unvoiced[D, S], pcm: NDArray[np.float32]) -> None:
+    def _go_on(self, batch: Sequence[Unvoiced[D, S]]) -> Sequence[NDArray[np.float32]]:
+        return self._vocoder.rest(_states(batch))
+
+    def _hand_over(self, block: Unvoiced[D, S], pcm: NDArray[np.float32], *, begun: bool = False, more: bool = False) -> None:
+        """begun: it is not the first of its block. more: it is not the last."""
         utterance, speech = block.utterance, block.utterance.speech
         gate = utterance.gate = utterance.gate or SilenceGate(self._sample_rate)
-        if block.cut:
+        ended = block.ended and not more
+        if block.cut and not more:
             faded = round(_FADE_S * self._sample_rate)
             pcm = np.concatenate([pcm[:-faded], fade_out(pcm[-faded:])])
         made_samples = gate.held + len(pcm)
-        given = gate.feed(pcm, block.ended)
+        given = gate.feed(pcm, ended)
         try:
             sound = to_s16le(given)
         except CfAgentsError as error:
             self._fail(speech, error)
             return
-        if block.ended:
+        if ended:
             utterance.status, utterance.state = Status.DONE, None
         now = self._clock()
         places = block.decoded.places
-        made = Block(len(block.decoded.tokens), block.steps, block.began_s, block.decoded_s, now)
-        characters = None if places is None else utterance.text.characters(places)
-        speech.say(Audio(utterance.index, sound, block.ended, made, characters))
-        dropped = made_samples - len(given) if block.ended else 0
-        self._owner.voiced(speech, len(given) / self._sample_rate, dropped / self._sample_rate, now)
+        made = None if begun else Block(len(block.decoded.tokens), block.steps, block.began_s, block.decoded_s, now)
+        characters = None if places is None or begun else utterance.text.characters(places)
+        speech.say(Audio(utterance.index, sound, ended, made, characters))
+        dropped = made_samples - len(given) if ended else 0
+        self._owner.voiced(speech, len(given) / self._sample_rate, dropped / self._sample_rate, now, more=more)
         if places is None and not block.ended and gate.silent_s > HUSH_S:
             self._owner.hushed(utterance)
 
@@ -210,6 +224,10 @@ class Voicer(Generic[D, V, S]):
     def _fail(self, speech: Speech[D, S], error: CfAgentsError) -> None:
         if speech.fail(error):
             self._owner.spoilt(speech)
+
+
+def _states(batch: Sequence[Unvoiced[D, S]]) -> list[S]:
+    return [block.utterance.state for block in batch if block.utterance.state is not None]
 
 
 def _most_urgent(blocks: Sequence[Unvoiced[D, S]]) -> list[Unvoiced[D, S]]:

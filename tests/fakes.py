@@ -121,21 +121,27 @@ class FakeDecoder:
 
 @dataclass(eq=False)
 class FakeState:
-    """made: samples given out; held: samples kept back."""
+    """made: samples given out; held: samples kept back; rest: what `begin` has left."""
 
     seed: int
     made: int = 0
     held: int = 0
     ended: bool = False
+    rest: NDArray[np.float32] | None = None
 
 
 class FakeVocoder:
-    """960 samples for a token, `holdback` of them kept until the end. See `fake_sound` for what they are."""
+    """960 samples for a token, `holdback` of them kept until the end. See `fake_sound` for what they are.
 
-    def __init__(self, holdback: int = 480) -> None:
+    opening: samples of a piece that `begin` gives out.
+    """
+
+    def __init__(self, holdback: int = 480, opening: int = 2**30) -> None:
         self.holdback = holdback
+        self.opening = opening
         self.prepared: list[str] = []
         self.on_step: Callable[[list[int]], None] = lambda seeds: None
+        self.on_rest: Callable[[list[int]], None] = lambda seeds: None
         self.on_open: Callable[[int], None] = lambda seed: None
         self.sound: Callable[[int, int, int], NDArray[np.float32]] = fake_sound
 
@@ -150,10 +156,27 @@ class FakeVocoder:
     def step(
         self, states: Sequence[FakeState], tokens: Sequence[Sequence[int]], last: Sequence[bool]
     ) -> list[NDArray[np.float32]]:
-        assert not any(state.ended for state in states)
+        assert not any(state.ended or state.rest is not None for state in states)
         assert len({id(state) for state in states}) == len(states)
         self.on_step([state.seed for state in states])
         return [self._piece(*each) for each in zip(states, tokens, last, strict=True)]
+
+    def begin(
+        self, states: Sequence[FakeState], tokens: Sequence[Sequence[int]], last: Sequence[bool]
+    ) -> list[tuple[NDArray[np.float32], bool]]:
+        whole = self.step(states, tokens, last)
+        for state, sound in zip(states, whole, strict=True):
+            state.rest = sound[self.opening :] if len(sound) > self.opening else None
+        return [(sound[: self.opening], state.rest is not None) for state, sound in zip(states, whole, strict=True)]
+
+    def rest(self, states: Sequence[FakeState]) -> list[NDArray[np.float32]]:
+        assert len({id(state) for state in states}) == len(states)
+        self.on_rest([state.seed for state in states])
+        left = [state.rest for state in states if state.rest is not None]
+        assert len(left) == len(states)
+        for state in states:
+            state.rest = None
+        return left
 
     def _piece(self, state: FakeState, tokens: Sequence[int], last: bool) -> NDArray[np.float32]:
         ready = state.held + SAMPLES_PER_TOKEN * len(tokens)

@@ -19,7 +19,7 @@ from cf_agents.models.flow import Flow
 from cf_agents.models.hift import HiFT
 from cf_agents.models.noise import SeededNoise, key
 from cf_agents.synthetic import TINY, draw
-from cf_agents.vocoder import SAMPLES_PER_TOKEN, Vocoder, VocoderState, VocoderVoice
+from cf_agents.vocoder import OPENING_FRAMES, SAMPLES_PER_TOKEN, Vocoder, VocoderState, VocoderVoice
 from tests.drawn import load_drawn
 
 PCM = NDArray[np.float32]
@@ -130,6 +130,45 @@ def test_the_first_piece_leaves_as_soon_as_the_latency_is_covered(vocoder: Vocod
             assert state.held_samples < held + vocoder.flow.config.chunk_tokens * SAMPLES_PER_TOKEN
         if state.tokens == 16:
             assert len(pcm) == 16 * SAMPLES_PER_TOKEN - held
+
+
+@pytest.mark.parametrize(("count", "ends"), [(16, False), (16, True), (3, True), (2, False), (0, True)])
+def test_a_beginning_and_the_rest_are_the_piece_in_two(vocoder: Vocoder, voice: VocoderVoice, count: int, ends: bool) -> None:
+    tokens, more = draw_tokens(5, count), draw_tokens(6, 16)
+    whole, parted = vocoder.open(voice, 2), vocoder.open(voice, 2)
+    (wanted,) = vocoder.step([whole], [tokens], [ends])
+    ((opening, left),) = vocoder.begin([parted], [tokens], [ends])
+    assert left == (count == 16)
+    assert len(opening) == (OPENING_FRAMES * 480 if left else len(wanted))
+    found = np.concatenate([opening, *(vocoder.rest([parted]) if left else [])])
+    assert parted.held_samples == whole.held_samples
+    if not ends:
+        wanted = np.concatenate([wanted, *vocoder.step([whole], [more], [True])])
+        found = np.concatenate([found, *vocoder.step([parted], [more], [True])])
+    assert found.shape == wanted.shape
+    assert whole.closed
+    assert parted.closed
+    assert decibel(found, wanted) < -70 if left else np.array_equal(found, wanted)
+
+
+def test_the_rest_comes_before_all_else_and_can_be_taken_again(
+    vocoder: Vocoder, voice: VocoderVoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [vocoder.open(voice, seed) for seed in range(2)]
+    assert [more for _, more in vocoder.begin(states, [draw_tokens(0, 16)] * 2, [True, False])] == [True, True]
+    with pytest.raises(AssertionError, match="rest of a piece"):
+        vocoder.step(states[1:], [[]], [True])
+    with monkeypatch.context() as patch:
+        patch.setattr(HiFT, "decode", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            vocoder.rest(states)
+    ended, going_on = vocoder.rest(states)
+    assert len(ended) == (16 * 2 - OPENING_FRAMES) * 480
+    assert len(going_on) == 16 * SAMPLES_PER_TOKEN - vocoder.latency_samples - OPENING_FRAMES * 480
+    with pytest.raises(AssertionError, match="nothing was left"):
+        vocoder.rest(states)
+    with pytest.raises(StreamClosed):
+        vocoder.begin(states, [[], []], [False, False])
 
 
 def test_a_row_in_any_batch_equals_the_row_alone(vocoder: Vocoder) -> None:

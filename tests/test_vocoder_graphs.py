@@ -118,12 +118,16 @@ def test_what_streams_need_is_recorded_before_and_little(mode: str) -> None:
     voice = vocoder.prepare(prompt())
     record(vocoder, voice, 2, 16)
     known = recorded.recordings
-    assert known <= 2 * (3 + 5)
+    assert known <= 2 * (3 + 6)
     for last in (0, 12, 15):
         states = [vocoder.open(voice, seed) for seed in range(1 + last % 2)]
         tokens = draw_tokens(last, 64 + last)
         for n in range(5):
             vocoder.step(states, [tokens[16 * n : 16 * n + 16]] * len(states), [n == 4] * len(states))
+        states = [vocoder.open(voice, seed) for seed in range(1 + last % 2)]
+        assert all(more for _, more in vocoder.begin(states, [tokens[:16]] * len(states), [False] * len(states)))
+        vocoder.rest(states)
+        vocoder.step(states, [tokens[:16]] * len(states), [False] * len(states))
     assert recorded.recordings == known
 
 

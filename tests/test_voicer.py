@@ -25,6 +25,7 @@ class Gate(Bench):
         super().__init__(pool)
         self.scheduler = Scheduler(self.decoder, self.vocoder, SAMPLE_RATE, voiced_at_once=voiced_at_once)
         self.batches: list[list[int]] = []
+        self.rests: list[list[int]] = []
         self.inside = threading.Event()
         self._open = threading.Event()
         self._open.set()
@@ -276,3 +277,107 @@ def test_a_vocoder_that_dies_fails_every_speech(gate: Gate) -> None:
         assert isinstance(listener.error, SynthesisFailed)
     with pytest.raises(StreamClosed):
         gate.speech()
+
+
+OPENING = 1000
+
+
+@pytest.fixture
+def parting(gate: Gate) -> Gate:
+    """Its vocoder gives out a thousand samples first of who waits, and notes who is given the rest."""
+    gate.vocoder.opening = OPENING
+
+    gate.vocoder.on_rest = gate.rests.append
+    return gate
+
+
+def audio(listener: Listener) -> list[Audio]:
+    return [event for event in listener.events if isinstance(event, Audio)]
+
+
+def test_a_first_block_is_heard_in_two_pieces_and_counted_once(parting: Gate) -> None:
+    speech, listener = parting.speech()
+    parting.say(speech, 1, ids=9)
+    finished(listener, 1, 9)
+    pieces = audio(listener)
+    assert [len(piece.pcm) // 2 for piece in pieces[:2]] == [OPENING, 4 * 960 - 480 - OPENING]
+    assert [piece.block is None for piece in pieces] == [False, True] + [False] * (len(pieces) - 2)
+    assert sum(piece.block.tokens for piece in pieces if piece.block) == 3 * 9
+    assert parting.rests == [[1]], "blocks that play already are not parted"
+    listener.wait_for(lambda: speech.voicing == 0 and abs(speech.coming_s) < 1e-9)
+    parting.say(speech, 2, ids=9, index=1)
+    listener.wait_for(lambda: listener.segments_done() == 2)
+    np.testing.assert_array_equal(listener.sound(1), whole(2, 9))
+    assert parting.rests == [[1]]
+
+
+def test_an_utterance_of_one_block_ends_with_the_rest_of_it(parting: Gate) -> None:
+    speech, listener = parting.speech()
+    parting.say(speech, 1, ids=1)
+    finished(listener, 1, 1)
+    assert [piece.last for piece in audio(listener)] == [False, True]
+
+
+def test_all_who_wait_hear_a_beginning_before_anybody_the_rest(parting: Gate) -> None:
+    _, blocker = parting.shut_in(9)
+    listeners = []
+    for seed in (1, 2):
+        speech, listener = parting.speech()
+        parting.say(speech, seed, ids=9)
+        listeners.append(listener)
+        parting.until_decoded(seed, 2)
+    heard: list[list[int]] = []
+    parting.vocoder.on_rest = lambda seeds: heard.append([len(audio(each)) for each in listeners] if 1 in seeds else [])
+    parting.release()
+    for seed, listener in enumerate(listeners, start=1):
+        finished(listener, seed, 9)
+    finished(blocker, 9, 9)
+    assert [1, 1] in heard
+
+
+def test_a_cancel_after_the_beginning_leaves_the_rest_unmade(parting: Gate) -> None:
+    speech, listener = parting.speech()
+    say = speech.say
+    speech.say = lambda audio: (say(audio), parting.scheduler.cancel(speech))  # type: ignore[method-assign,assignment]
+    parting.say(speech, 1, ids=9)
+    listener.wait_for(lambda: listener.closed)
+    assert len(audio(listener)) == 1
+    other, second = parting.speech()
+    parting.say(other, 2, ids=1)
+    finished(second, 2, 1)
+    assert parting.rests == [[2]]
+
+
+def test_an_error_in_the_rest_ends_its_speech_only(parting: Gate) -> None:
+    def fail_on_1(seeds: list[int]) -> None:
+        if 1 in seeds:
+            raise RuntimeError("cuFFT is unwell")
+
+    parting.vocoder.on_rest = fail_on_1
+    _, blocker = parting.shut_in(9)
+    listeners = []
+    for seed in (1, 2):
+        speech, listener = parting.speech()
+        parting.say(speech, seed, ids=9)
+        listeners.append(listener)
+        parting.until_decoded(seed, 2)
+    parting.release()
+    bad, good = listeners
+    finished(good, 2, 9)
+    finished(blocker, 9, 9)
+    bad.wait_for(lambda: len(bad.events) > 1)
+    assert "cuFFT" in str(bad.error)
+    assert len(audio(bad)) == 1
+
+
+def test_the_end_of_a_block_that_was_cut_is_faded_and_not_its_beginning() -> None:
+    bench = Bench()
+    bench.vocoder.opening, bench.vocoder.sound = OPENING, lambda seed, start, count: np.full(count, 0.5, np.float32)
+    bench.decoder.block_size, bench.decoder.places = 80, lambda ids, tokens: [float(ids)] * tokens
+    speech, listener = bench.speech()
+    bench.say(speech, 1, ids=40)
+    bench.finish()
+    pieces = [np.frombuffer(piece.pcm, "<i2") for piece in audio(listener)]
+    assert len(pieces) == 2
+    assert pieces[0][0] == pieces[0][-1] == round(0.5 * 32767)
+    assert pieces[-1][-1] == 0

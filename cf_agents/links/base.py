@@ -50,7 +50,8 @@ class Audio:
     """Signed 16-bit little-endian, mono. May be empty."""
     last: bool
     """Nothing of this segment follows."""
-    block: Block
+    block: Block | None
+    """What it is of; None where it goes on with the block of the audio before it."""
     places: tuple[float, ...] | None = None
     """The character of the segment's text that each of the block's tokens speaks, as the decoder attends to it: often between
     two, and not always rising. Token i of a segment is heard from 0.04 i seconds of its audio, which comes later than the
