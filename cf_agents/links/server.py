@@ -22,12 +22,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from cf_agents.errors import Busy, ServerError, ServerExists, StreamClosed
 from cf_agents.links.address import Address, Lock, check_peer
 from cf_agents.links.channel import Channel
-from cf_agents.links.command import NICENESS
 from cf_agents.links.host import Host
 from cf_agents.links.wire import Hello, LoadFailed, WireError
 
@@ -209,19 +207,11 @@ def _says_something(end: socket.socket) -> bool:
         return bool(selector.select(HELLO_S))
 
 
-def stand_back() -> None:
-    """Where Linux shares its cores among sessions first (autogroup), a niceness counts inside its session, and this process has
-    one of its own: let the session have it too."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICENESS))
-
-
 def main() -> None:
     """The process that `attached` starts. Its arguments: the descriptor of the lock, the path, seconds to stay, those of a
     `Host`."""
     descriptor, path, idle_s, factory, arguments = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stand_back()
     address = Address(path)
     lock = address.inherited(int(descriptor))
     server = Server(address, lock, Host(factory, json.loads(arguments)), float(idle_s))

@@ -137,12 +137,6 @@ class Pause(threading.Event):
         return self.is_set()
 
 
-def session_niceness(pid: int) -> int | None:
-    """None where cores are not shared among sessions."""
-    enabled, group = Path("/proc/sys/kernel/sched_autogroup_enabled"), Path(f"/proc/{pid}/autogroup")
-    return int(group.read_text().split()[-1]) if enabled.exists() and int(enabled.read_text()) else None
-
-
 def turn_s(thread: int) -> float:
     """How long a thread may have a core at a time; 0 where Linux cannot be asked for it (before 6.12)."""
     number = {"x86_64": 315, "aarch64": 275}.get(platform.machine())
@@ -182,8 +176,6 @@ async def test_what_speaks_stands_behind_the_agent(tmp_path: Path, kind: Kind) -
         threads = os.listdir(f"/proc/{studio.link.pid}/task") if sys.platform == "linux" else [studio.link.pid]
         assert len(threads) > 2 or sys.platform != "linux"
         assert {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads} == {asked}
-        if kind == "attached":
-            assert session_niceness(studio.link.pid) in (NICENESS, None)
 
 
 async def test_deaths_in_a_row_bring_a_pause_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
