@@ -6,8 +6,8 @@
 Each bot is a real `AgentSession`, all in this process and on one engine process, to which each session attaches by itself; with
 `--link process` or `thread` they share one `TTS`. A scripted language model writes a token every `--token-ms`; each reply is
 interrupted at a random time after its first audio. Frames are seen where they leave the plugin (`tts_node`), and those that are
-late or foreign at the loudspeaker, whose buffer is cleared for silence. LiveKit closes the plugin's stream after that, and lets
-nothing through meanwhile. See `turns` for the figures.
+late or foreign at the loudspeaker, whose buffer is cleared for silence. LiveKit closes the plugin's stream after that, which is
+how the plugin is told, and lets nothing through meanwhile. See `turns` for the figures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from pathlib import Path
 from typing import cast
 
 from livekit import rtc
 from livekit.agents import Agent, ModelSettings
-from livekit.agents.types import USERDATA_TIMED_TRANSCRIPT
+from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, USERDATA_TIMED_TRANSCRIPT, APIConnectOptions
 from livekit.plugins import cf_agents
 from livekit_fakes import Conversation, Script, conversation
 
@@ -45,17 +46,37 @@ class Watched(Agent):
         self.came: list[float] = []
         self.words = ""
         self.turn = -1
+        self.told = 0.0
         self.first = asyncio.Event()
 
     async def tts_node(self, text: AsyncIterator[str], model_settings: ModelSettings) -> AsyncIterator[rtc.AudioFrame]:
         self.turn += 1
         turn = self.turn
+        _SPEAKS.set(self)
         async for frame in Agent.default.tts_node(self, text, model_settings):
             frame.userdata[TURN] = turn
             self.came.append(time.time())
             self.words += "".join(frame.userdata.get(USERDATA_TIMED_TRANSCRIPT, []))
             self.first.set()
             yield frame
+
+
+_SPEAKS: ContextVar[Watched] = ContextVar("_SPEAKS")
+
+
+class Speech(cf_agents.TTS):
+    """Tells an agent when the framework closes its stream: the first that a plugin hears of an interruption."""
+
+    def stream(self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> cf_agents.SynthesizeStream:
+        made, agent = super().stream(conn_options=conn_options), _SPEAKS.get()
+        close = made.aclose
+
+        async def aclose() -> None:
+            agent.told = time.time()
+            await close()
+
+        made.aclose = aclose
+        return made
 
 
 async def converse(talk: Conversation, agent: Watched, args: argparse.Namespace, figures: Figures, bot: int) -> None:
@@ -84,6 +105,8 @@ async def converse(talk: Conversation, agent: Watched, args: argparse.Namespace,
         await reply
         await asyncio.sleep(AFTERWARDS_S)
         figures.last_s.append(max(0.0, agent.came[-1] - interrupted))
+        figures.told_s.append(agent.told - interrupted)
+        figures.last_told_s.append(max(0.0, agent.came[-1] - agent.told))
         figures.silence_s.append(cleared[0] - interrupted)
         heard = [each for said in talk.loudspeaker.heard for each in said.frames]
         figures.late += sum(came > cleared[0] for came, _ in heard)
@@ -104,7 +127,7 @@ async def measure(args: argparse.Namespace) -> Figures:
             return TTS.load(args.model, link=cast(Linked, args.link), max_streams=places)
 
         many = args.bots if args.link == "attach" else 1
-        speeches = [await stack.enter_async_context(cf_agents.TTS(model=engine)) for _ in range(many)]
+        speeches = [await stack.enter_async_context(Speech(model=engine)) for _ in range(many)]
         for speech in speeches:
             await speech.ready()
         talking = []

@@ -2,6 +2,8 @@
 
 first audio      from the first token of the language model to the first audio out of the adapter
 last audio       from the interruption to the last audio or words out of the adapter
+told             from the interruption to when the framework tells the adapter of it, where that comes later
+last when told   from then to the last audio or words out of the adapter
 silence          from the interruption to when what plays is told to be silent
 late             what came out of the adapter behind the interruption: none may
 foreign          what came out of it in a turn and belongs to another: none may
@@ -34,6 +36,8 @@ class Figures:
     first_s: list[float] = field(default_factory=list)
     last_s: list[float] = field(default_factory=list)
     silence_s: list[float] = field(default_factory=list)
+    told_s: list[float] = field(default_factory=list)
+    last_told_s: list[float] = field(default_factory=list)
     before_end: int = 0
     """Turns whose audio began before the language model had ended."""
     late: int = 0
@@ -76,8 +80,18 @@ def report(what: str, args: argparse.Namespace, figures: Figures) -> None:
     """Print the table."""
     print(f"{args.bots} {what}, {args.model}, {args.link} link, a token each {args.token_ms:g} ms; {describe()}")
     print(f"{'ms':16}{'p50':>9}{'p99':>9}{'max':>9}{'turns':>8}")
-    for name, values_s in (("first audio", figures.first_s), ("last audio", figures.last_s), ("silence", figures.silence_s)):
+    rows = {
+        "first audio": figures.first_s,
+        "last audio": figures.last_s,
+        "told": figures.told_s,
+        "last when told": figures.last_told_s,
+        "silence": figures.silence_s,
+    }
+    for name, values_s in rows.items():
+        if not values_s:
+            continue
         p50, p99 = np.percentile(values_s, [50, 99]) * 1e3
         print(f"{name:16}{p50:9.2f}{p99:9.2f}{max(values_s) * 1e3:9.2f}{len(values_s):8}")
+    print(f"audio after the interruption in {sum(last_s > 0.0 for last_s in figures.last_s)} turns")
     print(f"first audio before the text's end: {figures.before_end} of {len(figures.first_s)}")
     print(f"late {figures.late}, foreign {figures.foreign}", flush=True)
