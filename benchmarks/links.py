@@ -3,9 +3,10 @@
     python -m benchmarks.links [--streams 4] [--seconds 10] [--plot lag.png]
 
 For each link: the way of a block from the scheduler to the event loop; how late the loop wakes from a sleep of 1 ms beside a
-scheduler that never rests, with and without a busy agent on that loop; and, of streams that are cancelled and replaced over and
-over, from `cancel` to the end of the reader's loop, which is silence, and until the rows are free and this side knows. For the
-process link also: from SIGKILL of the worker to the error of the last stream, and to the first audio of a new one.
+scheduler that never rests, with and without a busy agent on that loop (docs/lag.md says what such a sleep measures); and, of
+streams that are cancelled and replaced over and over, from `cancel` to the end of the reader's loop, which is silence, and
+until the rows are free and this side knows. For the process link also: from SIGKILL of the worker to the error of the last
+stream, and to the first audio of a new one.
 """
 
 from __future__ import annotations
