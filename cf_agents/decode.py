@@ -190,7 +190,9 @@ class Decoder:
             picked = picked.new_zeros(places).index_copy_(0, asked.own, picked)
         picked, score = picked.view(count, width), score.view(count, width)
         ranked = rank(score + batch.jitter[utterances, step], masked)
-        wanted = torch.maximum(batch.scheduled[utterances, step], quantile_count(ranked, batch.quantiles[utterances, step]))
+        wanted = batch.scheduled[utterances, step]
+        if batch.quantiles is not None:
+            wanted = torch.maximum(wanted, quantile_count(ranked, batch.quantiles[utterances, step]))
         opened = torch.where((step >= batch.last)[:, None], masked, best(ranked, wanted))
         tokens = torch.where(opened, picked, batch.tokens)
         masked = (tokens == mask_id) & before_stop(tokens, stop_id)
@@ -269,7 +271,7 @@ class Decoder:
             prior=prior,
             marginal=marginal if any(each.prior == "marginal" for each in params) else None,
             scheduled=torch.tensor(scheduled, device=device),
-            quantiles=torch.tensor(quantiles, dtype=torch.float32, device=device),
+            quantiles=None if all(each.early == 0 for each in params) else floats(quantiles),
             last=torch.tensor([each.steps - 1 for each in params], device=device),
         )
         return batch, torch.tensor([decoding.step for decoding in decodings], device=device)

@@ -25,8 +25,8 @@ from cf_agents.step_batch import ABSENT, Denoised, StepBatch
 Denoise = Callable[[StepBatch, Tensor, Callable[[Tensor], Scored]], Denoised]
 """`Decoder.denoise`."""
 
-_TENSORS = ("tokens", "present", "guidance", "temperature", "jitter", "prior", "scheduled", "quantiles", "last")
-_MAYBE = ("marginal", "uniform")
+_TENSORS = ("tokens", "present", "guidance", "temperature", "jitter", "prior", "scheduled", "last")
+_MAYBE = ("marginal", "uniform", "quantiles")
 _BESIDE = {"tokens": ABSENT, "quantiles": 2.0}
 """What padding is filled with, where that is not 0."""
 

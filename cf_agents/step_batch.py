@@ -47,8 +47,8 @@ class StepBatch:
     """[N] bool: rows that take the block's own marginal as prior; None where none does."""
     scheduled: Tensor
     """[N, K]"""
-    quantiles: Tensor
-    """[N, K], above 1 where early decoding is off."""
+    quantiles: Tensor | None
+    """[N, K], above 1 where early decoding is off; None where all have it off."""
     last: Tensor
     """[N] index of the last step."""
 

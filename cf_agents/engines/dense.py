@@ -190,9 +190,9 @@ class DenseEngine:
         counts = [part.shape[0] for part in embedded]
         starts = [row.cached for row in todo]
         plan = self._layout.plan(todo, counts)
-        hidden = self._forward(plan, torch.cat(embedded), plan.limit)
         last = torch.tensor(np.cumsum(counts) - 1, device=t3.device)
-        self._shift.index_copy_(0, torch.tensor([row.slot for row in todo], device=t3.device), hidden[last])
+        hidden = self._forward(plan, torch.cat(embedded), plan.limit, kept=last)
+        self._shift.index_copy_(0, torch.tensor([row.slot for row in todo], device=t3.device), hidden)
         for row, start, count in zip(todo, starts, counts, strict=True):
             row.cached = start + count
             if row.folded:
@@ -234,7 +234,7 @@ class DenseEngine:
 
     # The forward
 
-    def _forward(self, plan: Plan, x: Tensor, limit: Tensor, watch: Watch = _blind) -> Tensor:
+    def _forward(self, plan: Plan, x: Tensor, limit: Tensor, watch: Watch = _blind, kept: Tensor | None = None) -> Tensor:
         cos, sin = self._cos[plan.positions], self._sin[plan.positions]
         mask = self._mask(plan, limit).to(x.dtype)
         rows, length, heads = self._max_rows, self._max_length, self.config.num_heads
@@ -250,7 +250,7 @@ class DenseEngine:
             mixed = F.scaled_dot_product_attention(q, *sides, attn_mask=mask).transpose(1, 2).reshape(-1, self._inner)
             return mixed if plan.unpad is None else mixed[plan.unpad]
 
-        return self._t3.backbone(x, cos, sin, attend)
+        return self._t3.backbone(x, cos, sin, attend, kept)
 
     def _mask(self, plan: Plan, limit: Tensor) -> Tensor:
         place = torch.arange(plan.keys, device=limit.device)

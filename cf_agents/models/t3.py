@@ -89,8 +89,8 @@ class Layer(nn.Module):
             _take([mlp.down_proj], bits),
         )
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """x [T, C], cos and sin [T, 1, E / 2] of each token's position."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, kept: Tensor | None = None) -> Tensor:
+        """x [T, C], cos and sin [T, 1, E / 2] of each token's position; kept: those of T that are wanted, None being all."""
         h = self.input_layernorm(x)
         if self._fused is None:
             attn = self.self_attn
@@ -100,6 +100,8 @@ class Layer(nn.Module):
         qkv = qkv.view(h.shape[0], 3, self.heads, -1)  # [T, 3, H, E]
         q, k = rotate(qkv[:, :2].flatten(1, 2), cos, sin).chunk(2, dim=1)
         mixed = attend(self.index, q, k, qkv[:, 2])
+        if kept is not None:
+            x, mixed = x[kept], mixed[kept]
         x = x + self.self_attn.o_proj(mixed) if self._fused is None else self._fused[1](mixed, onto=x)
         h = self.post_attention_layernorm(x)
         if self._fused is None:
@@ -162,11 +164,15 @@ class T3(nn.Module):
             layer.fuse(bits)
         self._head = _take([self.speech_head], bits)
 
-    def backbone(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """Embeddings [T, C] to final hidden states [T, C]; cos and sin [T, 1, E / 2]."""
-        for layer in self.tfmr.layers:
+    def backbone(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, kept: Tensor | None = None) -> Tensor:
+        """Embeddings [T, C] to final hidden states [T, C], or of the tokens `kept` alone; cos and sin [T, 1, E / 2].
+
+        Keys and values are of all tokens; the last layer makes nothing else of those that are not kept.
+        """
+        *layers, last = self.tfmr.layers
+        for layer in layers:
             x = layer(x, cos, sin, attend)
-        return self.tfmr.norm(x)
+        return self.tfmr.norm(last(x, cos, sin, attend, kept))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states [T, C] to speech logits [T, V]."""
