@@ -138,33 +138,44 @@ class Decoder:
         if self._cached is None or self._cached[0] != identity:
             self._cached = (identity, *self._batch(decodings))
         _, batch, step = self._cached
+        seen: list[Scored] = []
+        # Where the device is the host, what depends on data costs no wait.
+        host = self._graphs is None and step.device.type == "cpu"
         if self._graphs is not None:
             made = self._graphs.step(batch, step, self.denoise)
         else:
             rows = cast("tuple[Row, ...]", batch.rows)  # only graphs pad
-            # Where the device is the host, a count that depends on data costs no wait.
-            made = self.denoise(batch, step, lambda ids: self._engine.score(rows, ids), masked_only=step.device.type == "cpu")
+
+            def look(ids: Tensor) -> Scored:
+                seen.append(self._engine.score(rows, ids))
+                return seen[0]
+
+            made = self.denoise(batch, step, look, on_host=host)
         step += 1
         parts = [made.tokens, made.masked.sum(dim=1, keepdim=True)]
         if made.places is not None:
-            parts.append((made.places * _PLACE_UNITS).round().long())
+            parts.append(_whole(made.places))
         # The step's one wait for the device.
         read = torch.cat(parts, dim=1).tolist()
         batch.tokens.copy_(made.tokens)
-        return [self._advance(decoding, row, made.tokens.shape[1]) for decoding, row in zip(decodings, read, strict=True)]
+        width = made.tokens.shape[1]
+        if host and not all(row[width] for row in read) and (places := seen[0].places) is not None:
+            read = [row + more for row, more in zip(read, _whole(places[: len(read)]).tolist(), strict=True)]
+        return [self._advance(decoding, row, width) for decoding, row in zip(decodings, read, strict=True)]
 
     def denoise(
-        self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Scored], *, masked_only: bool = False
+        self, batch: StepBatch, step: Tensor, score_rows: Callable[[Tensor], Scored], *, on_host: bool = False
     ) -> Denoised:
         """Device work of a step, from steps [N] and what scores all rows.
 
-        masked_only: look at no other positions, how many they are being read from the device. The outcome is the same.
+        on_host: look at masked positions only, how many they are being read from the device, and leave places to whoever reads
+        them. The outcome is the same.
         """
         count, width = batch.tokens.shape
         mask_id, stop_id = self._engine.config.mask_id, self._engine.config.stop_speech
         masked = (batch.tokens == mask_id) & before_stop(batch.tokens, stop_id)
         # A marginal prior is over all positions of a block.
-        asked = masked_positions(batch, masked) if masked_only and batch.marginal is None else every_position(batch)
+        asked = masked_positions(batch, masked) if on_host and batch.marginal is None else every_position(batch)
         scored = score_rows(doubled(batch))
         log_probs, null = scored.logits_at(asked.at).log_softmax(dim=-1).tensor_split([len(asked.row)])
         weight = batch.guidance[asked.row]
@@ -196,7 +207,8 @@ class Decoder:
         opened = torch.where((step >= batch.last)[:, None], masked, best(ranked, wanted))
         tokens = torch.where(opened, picked, batch.tokens)
         masked = (tokens == mask_id) & before_stop(tokens, stop_id)
-        return Denoised(tokens, masked, None if scored.places is None else scored.places[:count])
+        places = None if on_host else scored.places
+        return Denoised(tokens, masked, None if places is None else places[:count])
 
     def _calibrated(self, batch: StepBatch, values: Tensor, picked: Tensor, row: Tensor, rows: Tensor | None) -> Tensor:
         """Scores [P] of tokens `picked` [P] of utterances `row` [P]; rows: which ones these are, None being all of them."""
@@ -275,3 +287,7 @@ class Decoder:
             last=torch.tensor([each.steps - 1 for each in params], device=device),
         )
         return batch, torch.tensor([decoding.step for decoding in decodings], device=device)
+
+
+def _whole(places: Tensor) -> Tensor:
+    return (places * _PLACE_UNITS).round().long()

@@ -237,6 +237,43 @@ def test_a_block_comes_with_the_places_that_its_last_step_saw() -> None:
     assert blocks == 2
 
 
+def test_places_are_made_by_the_steps_that_end_a_block_and_no_others() -> None:
+    class Counting(CheckedEngine):
+        def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
+            scored = self.inner.score(rows, tokens)
+
+            def places() -> torch.Tensor:
+                assert scored.places is not None
+                made.append(len(ended))
+                return scored.places
+
+            return Scored(scored.logits, places)
+
+    made: list[int] = []
+    ended: list[int] = []
+    decoder = Decoder(Counting(small_engine(config=ALIGNED), ""))
+    decoding = decoder.open(prefix(20), DecodeParams(max_tokens=48, steps=6, early=0.0), seed=3)
+    while not decoding.finished:
+        (block,) = decoder.step([decoding])
+        if block is not None:
+            ended.append(len(block.tokens))
+            assert block.places is not None
+    assert made == list(range(len(ended)))
+    assert decoding.steps > len(ended)
+
+
+def test_who_decodes_early_does_so_beside_who_does_not() -> None:
+    def steps(beside: bool) -> int:
+        decoder = Decoder(small_engine())
+        early = decoder.open(prefix(20), DecodeParams(max_tokens=16, steps=20, early=2.0), seed=3)
+        others = [decoder.open(prefix(9), DecodeParams(max_tokens=16, steps=40, early=0.0), seed=4)] if beside else []
+        while not early.finished:
+            decoder.step([early, *others])
+        return early.steps
+
+    assert steps(beside=True) == steps(beside=False) < 20
+
+
 def test_a_full_pool_refuses_and_is_as_it_was() -> None:
     engine = small_engine(max_rows=3)
     decoder = Decoder(engine)

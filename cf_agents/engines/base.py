@@ -78,23 +78,34 @@ class Scored:
     """What one forward says of each row's open block. N rows, D positions, C hidden size, V vocabulary.
 
     Logits are made when they are asked for, and of the positions asked for: a vocabulary's product is much of a small model's
-    step, and open positions alone need it.
+    step, and open positions alone need it. So are places, which a block's last step alone needs. Both before the engine is
+    called again.
     """
 
     def __init__(
         self,
         states: torch.Tensor,
-        places: torch.Tensor | None = None,
+        places: torch.Tensor | Callable[[], torch.Tensor] | None = None,
         head: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """states: [N, D, C], of which `head` makes logits, [P, C] to [P, V]; without it they are the logits [N, D, V].
 
-        places: float32 [N, D], the place in the prefix's `text_ids` that each open position attends to, often between two. The
-        mean under the softmax, over the row's text alone, of the alignment heads' mean score; None where the config names none.
+        places: `places`, or what makes them.
         """
         self._states = states
         self._head = head
-        self.places = places
+        self._places = places
+
+    @property
+    def places(self) -> torch.Tensor | None:
+        """float32 [N, D], the place in the prefix's `text_ids` that each open position attends to, often between two.
+
+        The mean under the softmax, over the row's text alone, of the alignment heads' mean score; None where the config names
+        none.
+        """
+        if callable(self._places):
+            self._places = self._places()
+        return self._places
 
     @property
     def logits(self) -> torch.Tensor:

@@ -17,6 +17,7 @@ Shapes: N rows, D open tokens, Q queries of a row, T queries of all rows end to 
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections.abc import Callable, Sequence
@@ -130,10 +131,11 @@ class DenseEngine:
         for row in batch:
             row.cached += len(row.held)
             row.held = ()
-        places = None if aligned is None else aligned.places()
-        if places is not None and score.back is not None:
-            places = places[score.back]
-        return Scored(before, places, self._t3.head)
+
+        def places(aligned: AlignedScores) -> Tensor:
+            return aligned.places() if score.back is None else aligned.places()[score.back]
+
+        return Scored(before, None if aligned is None else functools.partial(places, aligned), self._t3.head)
 
     @torch.inference_mode()
     def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
