@@ -154,12 +154,25 @@ class WordClock:
             start_s = min(max(start_s, began_s, self._spoken_until_s), self._heard_s)
             end_s = path.when(word.spoken_end)
             if end_s is None:
-                left = (word.spoken_end - path.place) / max(word.spoken_end - word.spoken_start, 1.0)
-                end_s = path.until_s + min(max(left, 0.0), 1.0) * word.length_s * self._rate.factor
+                end_s = path.until_s + self._left_s(word)
             self._spoken_until_s = max(start_s, min(end_s, self._heard_s) if last else end_s)
             found.append(self._word(word, start_s, self._spoken_until_s))
         self._next += len(found)
         return tuple(found)
+
+    def _left_s(self, word: WrittenWord) -> float:
+        """What is left of a word behind the last token known: its letters at the segment's pace so far, or at the one expected.
+
+        The shorter of both, for the next word begins no sooner than this one is told to end.
+        """
+        path, letters = self._alignment, word.spoken_end - word.spoken_start
+        left = min(max(word.spoken_end - path.place, 0.0), letters)
+        if left <= 0.0:
+            return 0.0
+        paces = [word.length_s * self._rate.factor / letters]
+        if path.place > 0.0:
+            paces.append(path.until_s / path.place)
+        return left * min(paces)
 
     def _expected(self, began_s: float, last: bool) -> tuple[Word, ...]:
         first, words = self._next, len(self._words)

@@ -36,11 +36,11 @@ _LABELS = {name: label for label, name in enumerate(PHONES)}
 class RecogniserStage:
     """How long and on how much."""
 
-    steps: int = 2000
+    steps: int = 6000
     rows: int = 12
     frames: int = 64
     rate: float = 3e-3
-    width: int = 64
+    width: int = 96
     seed: int = 0
 
 
