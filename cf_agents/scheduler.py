@@ -179,6 +179,7 @@ class Scheduler(Generic[D, V, S]):
 
         def note() -> None:
             speech.voicing -= not more
+            speech.parted = more
             speech.coming_s -= seconds + dropped_s
             if seconds:
                 speech.playback.add(seconds, at_s)

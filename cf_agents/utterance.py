@@ -152,6 +152,8 @@ class Speech(Generic[D, S]):
     """Blocks that were decoded and have not reached the listener."""
     coming_s: float = 0.0
     """Audio that was decoded and has not reached the listener: of those blocks, and what the vocoder holds back."""
+    parted: bool = False
+    """The beginning of its first block was delivered, and the rest is being made."""
     over: bool = False
     """Failed, cancelled or closed: takes no more utterances and delivers no more audio."""
     closed: bool = False
@@ -187,13 +189,13 @@ class Speech(Generic[D, S]):
 
     @property
     def awaited(self) -> bool:
-        """Its first audio is being made."""
-        return self.voicing > 0 and not self.playback.made_s
+        """Its first block is being made."""
+        return self.voicing > 0 and (self.parted or not self.playback.made_s)
 
     def due_at(self, now: float) -> float:
         """The time from which this speech may be worked on: when it is no more than `lead_s` ahead of its listener.
 
-        Infinite while it waits for the voicer: for its first audio, so that nothing of it keeps the machine from that, and
+        Infinite while it waits for the voicer: for its first block, so that nothing of it keeps the machine from that, and
         when blocks pile up there.
         """
         if self.voicing >= MOST_VOICING or self.awaited:

@@ -311,6 +311,22 @@ def test_a_first_block_is_heard_in_two_pieces_and_counted_once(parting: Gate) ->
     assert parting.rests == [[1]]
 
 
+def test_a_speech_is_not_decoded_on_before_its_first_block_is_whole(parting: Gate) -> None:
+    stepped = threading.Event()
+    early: list[bool] = []
+    parting.decoder.on_step = lambda seeds: stepped.set()
+
+    def look(seeds: list[int]) -> None:
+        stepped.clear()
+        early.append(stepped.wait(0.2))
+
+    parting.vocoder.on_rest = look
+    speech, listener = parting.speech()
+    parting.say(speech, 1, ids=9)
+    finished(listener, 1, 9)
+    assert early == [False]
+
+
 def test_an_utterance_of_one_block_ends_with_the_rest_of_it(parting: Gate) -> None:
     speech, listener = parting.speech()
     parting.say(speech, 1, ids=1)
