@@ -295,6 +295,18 @@ def audio(listener: Listener) -> list[Audio]:
     return [event for event in listener.events if isinstance(event, Audio)]
 
 
+def wait_together(gate: Gate) -> list[Listener]:
+    """Those of a speech that keeps the voicer, and of two whose first blocks wait until it is released."""
+    _, blocker = gate.shut_in(9)
+    listeners = [blocker]
+    for seed in (1, 2):
+        speech, listener = gate.speech()
+        gate.say(speech, seed, ids=9)
+        listeners.append(listener)
+        gate.until_decoded(seed, 2)
+    return listeners
+
+
 def test_a_first_block_is_heard_in_two_pieces_and_counted_once(parting: Gate) -> None:
     speech, listener = parting.speech()
     parting.say(speech, 1, ids=9)
@@ -335,13 +347,7 @@ def test_an_utterance_of_one_block_ends_with_the_rest_of_it(parting: Gate) -> No
 
 
 def test_all_who_wait_hear_a_beginning_before_anybody_the_rest(parting: Gate) -> None:
-    _, blocker = parting.shut_in(9)
-    listeners = []
-    for seed in (1, 2):
-        speech, listener = parting.speech()
-        parting.say(speech, seed, ids=9)
-        listeners.append(listener)
-        parting.until_decoded(seed, 2)
+    blocker, *listeners = wait_together(parting)
     heard: list[list[int]] = []
     parting.vocoder.on_rest = lambda seeds: heard.append([len(audio(each)) for each in listeners] if 1 in seeds else [])
     parting.release()
@@ -370,13 +376,7 @@ def test_an_error_in_the_rest_ends_its_speech_only(parting: Gate) -> None:
             raise RuntimeError("cuFFT is unwell")
 
     parting.vocoder.on_rest = fail_on_1
-    _, blocker = parting.shut_in(9)
-    listeners = []
-    for seed in (1, 2):
-        speech, listener = parting.speech()
-        parting.say(speech, seed, ids=9)
-        listeners.append(listener)
-        parting.until_decoded(seed, 2)
+    blocker, *listeners = wait_together(parting)
     parting.release()
     bad, good = listeners
     finished(good, 2, 9)
