@@ -18,7 +18,7 @@ from cf_agents.models.t3 import T3
 from training import start
 from training.batches import Batches, Sizes
 from training.data import Dataset
-from training.loop import Deadline, LossParts, Schedule, Trainer, load_newest
+from training.loop import LossParts, Trainer, load_newest, schedule
 from training.muon import Muon
 from training.objective import ABSENT, Batch, DecoderTrainer, draw_deep, draw_hidden
 from training.token_data import TokenSet
@@ -90,7 +90,7 @@ def train(
         folder,
         module,
         optimisers(module, stage),
-        _schedule(stage),
+        schedule(stage.steps, stage.minutes, fall=stage.fall),
         save_every=stage.save_every,
         average=average,
         mean=stage.mean,
@@ -145,13 +145,6 @@ def product_type(size: int = 384) -> torch.dtype:
             matrix.mm(matrix)
         taken[dtype] = time.perf_counter() - began
     return min(taken, key=lambda dtype: taken[dtype])
-
-
-def _schedule(stage: DecoderStage) -> Schedule | Deadline:
-    if stage.minutes is None:
-        return Schedule(stage.steps)
-    seconds = 60 * stage.minutes
-    return Deadline(time.time() + seconds, stage.fall * seconds)
 
 
 def load(folder: Path, config: T3Config) -> T3:

@@ -17,7 +17,6 @@ Shapes: N rows, L tokens, T = 2 L frames, A look-ahead, M mel bins.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from cf_agents.models.reference.xvector import XVector
 from training.data import Dataset
 from training.flow_data import LONG, USUAL, FlowBatch, FlowBatches, RowShape
 from training.hift import MEL_MEAN, MEL_STD
-from training.loop import Deadline, LossParts, Schedule, Trainer, load_newest
+from training.loop import LossParts, Trainer, load_newest, schedule
 from training.speaker import embeddings
 
 FSQ_DIGITS = 8
@@ -244,10 +243,8 @@ def train(
     torch.manual_seed(0)
     flow = trainable(config) if start is None else continued(start)
     optimiser = torch.optim.AdamW(flow.parameters(), stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = Schedule(stage.steps, stage.warm_up)
-    if stage.minutes is not None:
-        schedule = Deadline(time.time() + 60 * stage.minutes, 30 * stage.minutes, stage.warm_up)
-    trainer = Trainer(folder, flow, [optimiser], schedule, save_every=stage.save_every, mean=stage.mean)
+    lasting = schedule(stage.steps, stage.minutes, stage.warm_up)
+    trainer = Trainer(folder, flow, [optimiser], lasting, save_every=stage.save_every, mean=stage.mean)
     torch.manual_seed(trainer.step)
     batches = FlowBatches(data, speakers, stage.usual, stage.long, seed=0)
     held = FlowBatches(held_out, speakers, stage.usual, stage.long, seed=1)

@@ -9,7 +9,6 @@ Shapes: N rows, M mel bins, T mel frames, S = 480 T samples, H harmonics with th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from cf_agents.models.resblock import ResBlock
 from cf_agents.models.source import F0_UNITS
 from cf_agents.vocoder import SAMPLES_PER_TOKEN
 from training.data import Dataset, crop
-from training.loop import Deadline, LossParts, Schedule, Trainer, load_newest
+from training.loop import LossParts, Trainer, load_newest, schedule
 from training.losses import log_mel, scaled_mel, spectral_distance
 from training.pitch import MARGIN_SAMPLES, autocorrelation_f0
 
@@ -197,10 +196,8 @@ def train(
     else:
         hift.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(parameter_groups(hift, stage.learning_rate), betas=(0.8, 0.99), weight_decay=0.0)
-    schedule: Schedule | Deadline = Schedule(stage.steps, stage.warm_up)
-    if stage.minutes is not None:
-        schedule = Deadline(time.time() + 60 * stage.minutes, 30 * stage.minutes, stage.warm_up)
-    trainer = Trainer(folder, hift, [optimiser], schedule, clip=5.0, save_every=stage.save_every, mean=stage.mean)
+    lasting = schedule(stage.steps, stage.minutes, stage.warm_up)
+    trainer = Trainer(folder, hift, [optimiser], lasting, clip=5.0, save_every=stage.save_every, mean=stage.mean)
     torch.manual_seed(trainer.step)
     batches = [HiFTBatches(each, stage.rows, stage.crop_tokens, seed=0) for each in data]
 

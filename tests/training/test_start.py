@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import cf_agents
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, Checkpoint
 from cf_agents.models.t3 import T3
-from training import export, flow, speech, stages, start, token_data
+from training import export, flow, hift, speech, stages, start, token_data
 from training.batches import Batches, Sizes
 from training.config import POCKET, SPEAKERS
 from training.decoder import CONTINUED
@@ -176,6 +176,18 @@ def test_the_sound_is_trained_on_and_exported(tmp_path: Path, monkeypatch: pytes
     log = (tmp_path / "flow" / "log.csv").read_text()
     far = float(next(line for line in log.splitlines() if "held_out_two_steps" in line).split(",")[2])
     assert far < 1.0, "a small step does not forget what the folder knows; a flow from nothing is 2 off"
+
+
+@needs_speech
+def test_the_vocoder_that_is_trained_on_is_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "mixed", lambda side, seed: iter(TEXTS * 2))
+    still = HiFTStage(steps=1, rows=2, learning_rate=0.0, mean=0.5)
+    plan = Plan(small_utterances=24, held_out_utterances=12, hift=still)
+    work = Work(tmp_path, plan=plan, start=SHIPPED)
+    for stage in ("sound", "hift"):
+        run(stage, work)
+    before, after = start.hift(SHIPPED).state_dict(), hift.load(tmp_path / "hift", work.config.hift).state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
 def test_without_a_folder_to_start_from_a_shard_says_what_is_missing(tmp_path: Path) -> None:
