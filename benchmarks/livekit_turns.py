@@ -6,8 +6,8 @@
 Each bot is a real `AgentSession`, all in this process and on one engine process, to which each session attaches by itself; with
 `--link process` or `thread` they share one `TTS`. A scripted language model writes a token every `--token-ms`; each reply is
 interrupted at a random time after its first audio. Frames are seen where they leave the plugin (`tts_node`), and those that are
-late or foreign at the loudspeaker, whose buffer is cleared for silence. LiveKit closes the plugin's stream after that, which is
-how the plugin is told, and lets nothing through meanwhile. See `turns` for the figures.
+late or foreign at the loudspeaker, whose buffer is cleared for silence. LiveKit closes the plugin's stream after that, and lets
+nothing through meanwhile. See `turns` for the figures.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _SPEAKS: ContextVar[Watched] = ContextVar("_SPEAKS")
 
 
 class Speech(cf_agents.TTS):
-    """Tells an agent when the framework closes its stream: the first that a plugin hears of an interruption."""
+    """Tells an agent when the framework closes its stream."""
 
     def stream(self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> cf_agents.SynthesizeStream:
         made, agent = super().stream(conn_options=conn_options), _SPEAKS.get()
@@ -106,7 +106,6 @@ async def converse(talk: Conversation, agent: Watched, args: argparse.Namespace,
         await asyncio.sleep(AFTERWARDS_S)
         figures.last_s.append(max(0.0, agent.came[-1] - interrupted))
         figures.told_s.append(agent.told - interrupted)
-        figures.last_told_s.append(max(0.0, agent.came[-1] - agent.told))
         figures.silence_s.append(cleared[0] - interrupted)
         heard = [each for said in talk.loudspeaker.heard for each in said.frames]
         figures.late += sum(came > cleared[0] for came, _ in heard)

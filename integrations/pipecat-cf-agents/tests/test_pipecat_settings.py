@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pipecat.transcriptions.language import Language
 from pipecat.utils.errors import ErrorCategory
 from pipecat_cf_agents import CfAgentsTTSService, CfAgentsTTSSettings
 
+from cf_agents import Voice
 from cf_agents.builtin import random_voice
 from cf_agents.config import DecodeParams
 from cf_agents.synthetic import TINY
@@ -134,10 +136,17 @@ async def test_a_voice_that_is_not_there_at_the_start_is_told_and_can_be_put_rig
         assert bench.said() == ["This is said."]
 
 
-async def test_a_voice_file(tmp_path: Path) -> None:
+async def test_a_voice_file_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tts = FakeTTS()
     tts.config = TINY
     random_voice(TINY, "anna").save(tmp_path / "anna.safetensors")
+    load, readers = Voice.load, list[threading.Thread]()
+
+    def watched(path: str | Path) -> Voice:
+        readers.append(threading.current_thread())
+        return load(path)
+
+    monkeypatch.setattr(Voice, "load", watched)
     async with open_bench(CfAgentsTTSService(tts=tts)) as bench:
         await bench.send(update(voice=str(tmp_path / "anna.safetensors")))
         await bench.until(lambda: bench.service._manner.voice.name == "anna")
@@ -145,6 +154,8 @@ async def test_a_voice_file(tmp_path: Path) -> None:
         await bench.settle()
         assert tts.link.sessions[0].voice.name == "anna"
         await bench.interrupt()
+    assert readers
+    assert threading.main_thread() not in readers
 
 
 async def test_what_cannot_change_is_said() -> None:

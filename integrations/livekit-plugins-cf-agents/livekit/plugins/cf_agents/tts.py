@@ -21,6 +21,7 @@ from livekit.agents import APIConnectOptions, APITimeoutError, tts, utils
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr, TimedString
 from livekit.plugins.cf_agents.errors import api_error
 from livekit.plugins.cf_agents.model import Engine, Model
+from livekit.plugins.cf_agents.reply import interruption
 from livekit.plugins.cf_agents.share import shared_engine
 
 import cf_agents
@@ -186,9 +187,19 @@ class ChunkedStream(tts.ChunkedStream):
 
 
 class SynthesizeStream(tts.SynthesizeStream):
-    """See `TTS.stream`."""
+    """See `TTS.stream`. Made while a session speaks a reply, it is silent from that reply's interruption on."""
 
     _tts: TTS
+
+    def __init__(self, *, tts: TTS, conn_options: APIConnectOptions) -> None:
+        super().__init__(tts=tts, conn_options=conn_options)
+        self._interrupted = interruption()
+
+    async def __anext__(self) -> tts.SynthesizedAudio:
+        audio = await super().__anext__()
+        while self._interrupted():
+            audio = await super().__anext__()
+        return audio
 
     async def _run(self, output_emitter: tts.AudioEmitter) -> None:
         request_id = utils.shortuuid()
