@@ -6,7 +6,7 @@ Knows nothing of networks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,10 @@ class Sizes:
     """Of one copy, padding included."""
     prompts: int = 2
     """Prompts of each speaker in a batch."""
+
+    def shared(self, processes: int) -> Sizes:
+        """What each of several processes holds, so that a step sees as much as with one."""
+        return replace(self, speech_tokens=self.speech_tokens // processes)
 
 
 class Batches:

@@ -52,7 +52,7 @@ class DecoderStage:
 
 CONTINUED = DecoderStage(
     learning_rate=2e-3,
-    sizes=Sizes(speech_tokens=3000),
+    sizes=Sizes(speech_tokens=4000),
     drop=0.05,
     deep=True,
     guide=(0.3, 0.3),
@@ -74,12 +74,13 @@ def train(
     *,
     start_from: Path | None = None,
     rank: int = 0,
+    clock: Callable[[], float] = time.time,
     average: Callable[[Sequence[Tensor]], None] | None = None,
 ) -> DecoderTrainer:
     """Train, or go on training, and return the network in evaluation mode.
 
     speakers float32 [speakers, E]. start_from: a checkpoint folder whose decoder is gone on with (see `start`).
-    rank and average: of several processes that train together (see `ranks`).
+    rank, clock and average: of several processes that train together (see `ranks`).
     """
     torch.manual_seed(0)
     module = DecoderTrainer(config)
@@ -90,7 +91,7 @@ def train(
         folder,
         module,
         optimisers(module, stage),
-        schedule(stage.steps, stage.minutes, fall=stage.fall),
+        schedule(stage.steps, stage.minutes, fall=stage.fall, clock=clock),
         save_every=stage.save_every,
         average=average,
         mean=stage.mean,

@@ -64,11 +64,13 @@ class Deadline:
         return self.clock() >= self.end_s
 
 
-def schedule(steps: int, minutes: float | None, warm_up: int = 100, fall: float = 0.5) -> Schedule | Deadline:
+def schedule(
+    steps: int, minutes: float | None, warm_up: int = 100, fall: float = 0.5, clock: Callable[[], float] = time.time
+) -> Schedule | Deadline:
     """So many steps, or so many minutes from now, the learning rate falling over the last `fall` of them."""
     if minutes is None:
         return Schedule(steps, warm_up)
-    return Deadline(time.time() + 60 * minutes, fall * 60 * minutes, warm_up)
+    return Deadline(clock() + 60 * minutes, fall * 60 * minutes, warm_up, clock)
 
 
 @dataclass

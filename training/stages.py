@@ -9,6 +9,7 @@ Or on from a checkpoint folder: shard  ->  decoder  ->  export, and for its soun
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -173,9 +174,10 @@ def train_decoder(work: Work) -> None:
         work.folder / "decoder",
         work.config.t3,
         speakers,
-        work.plan.decoder,
+        replace(work.plan.decoder, sizes=work.plan.decoder.sizes.shared(work.processes)),
         start_from=work.start,
         rank=work.rank,
+        clock=ranks.clock if work.processes > 1 else time.time,
         average=ranks.average if work.processes > 1 else None,
     )
 
