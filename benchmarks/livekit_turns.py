@@ -32,7 +32,7 @@ from livekit_fakes import Conversation, Script, conversation
 
 from benchmarks.turns import AFTERWARDS_S, TOKEN_CHARS, Figures, heard_s, is_foreign, parser, report, text_of, turns_each
 from cf_agents import TTS
-from cf_agents.tts import Linked
+from cf_agents.opening import Linked
 
 LINKS = ("attach", "process", "thread")
 TURN = "turn"

@@ -21,13 +21,12 @@ from cf_agents.config import CODEC_VOCAB, FRAMES_PER_TOKEN, ModelConfig
 from cf_agents.engines.base import Conditioning
 from cf_agents.errors import CheckpointNotFound
 from cf_agents.synthetic import TINY, draw, write_checkpoint
-from cf_agents.voice import Voice
+from cf_agents.voice import DEFAULT_VOICE, Voice
 
 logger = logging.getLogger(__name__)
 
 POCKET_NAME = "pocket"
 TINY_NAME = "tiny"
-DEFAULT_VOICE = "default"
 _PROMPT_TOKENS = 25
 
 

@@ -18,7 +18,8 @@ from cf_agents.backends import Backend, Dtype, Quantise
 from cf_agents.config import PRESETS
 from cf_agents.encoding import Encoding
 from cf_agents.errors import CfAgentsError
-from cf_agents.tts import DEFAULT_MODEL, DEFAULT_VOICE
+from cf_agents.opening import DEFAULT_MODEL
+from cf_agents.voice import DEFAULT_VOICE
 
 FAILED = 2
 INTERRUPTED = 130

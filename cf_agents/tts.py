@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import secrets
@@ -10,87 +9,28 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypedDict, get_args
+from typing import get_args
 
 import anyio
 import anyio.to_thread
 
 from cf_agents.audio import AudioChunk
-from cf_agents.backends import Backend, Choice, Dtype, Quantise, check_names, choose
+from cf_agents.backends import Backend, Choice, Dtype, Quantise, check_names
 from cf_agents.config import DecodeParams, ModelConfig
 from cf_agents.encoding import Encoding
 from cf_agents.errors import ConfigError, StreamClosed, VoiceError
-from cf_agents.links.base import Link
 from cf_agents.observer import StreamObserver
+from cf_agents.opening import DEFAULT_MODEL, Attach, Linked, Opened, Request, opened, silently
 from cf_agents.stream import Stream
-from cf_agents.voice import Voice
+from cf_agents.voice import DEFAULT_VOICE, Voice
 
-if TYPE_CHECKING:
-    from cf_agents.checkpoint import Checkpoint
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_MODEL = "pocket"
-DEFAULT_VOICE = "default"
 DEFAULT_LEAD_S = 2.0
 MOST_FADE_S = 1.0
 DEFAULT_IDLE_S = 60.0
 """What a server waits for another client."""
-
-Linked = Literal["thread", "process"]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What `TTS.load` or `TTS.attach` was asked for; nothing of it is done before the block is entered."""
-
-    model: str | Path | None
-    """None: what the server has."""
-    backend: Backend
-    dtype: Dtype
-    device: str
-    quantise: Quantise
-    threads: int | None
-    max_streams: int
-    link: Linked
-    voices: Mapping[str, Voice | str | Path]
-    revision: str | None
-    local_files_only: bool
-    observers: tuple[StreamObserver, ...]
-    progress: Callable[[str], None]
-    attach: _Attach | None = None
-
-
-@dataclass(frozen=True)
-class _Attach:
-    """The server to share. start: it may be started."""
-
-    path: str | os.PathLike[str]
-    start: bool
-    idle_s: float
-
-
-class _Asked(TypedDict):
-    """The arguments of `choose`."""
-
-    backend: Backend
-    device: str
-    dtype: Dtype
-    quantise: Quantise
-    threads: int | None
-
-
-@dataclass(frozen=True)
-class _Open:
-    """A loaded model."""
-
-    checkpoint: Checkpoint
-    choice: Choice
-    voices: dict[str, Voice]
-    link: Link
 
 
 class TTS:
@@ -104,11 +44,11 @@ class TTS:
     Leaving the block ends every stream, and the process.
     """
 
-    def __init__(self, request: _Request, params: DecodeParams | None, lead_s: float) -> None:
+    def __init__(self, request: Request, params: DecodeParams | None, lead_s: float) -> None:
         self.lead_s = lead_s
         self._params = params
         self._request = request
-        self._open: _Open | None = None
+        self._open: Opened | None = None
         self._closed = False
 
     @classmethod
@@ -158,7 +98,7 @@ class TTS:
             raise ConfigError(f"There is no link {link!r}; choose one of {', '.join(get_args(Linked))}.")
         if max_streams < 1:
             raise ConfigError(f"max_streams is {max_streams}; give at least 1.")
-        request = _Request(
+        request = Request(
             model=model,
             backend=backend,
             dtype=dtype,
@@ -171,7 +111,7 @@ class TTS:
             revision=revision,
             local_files_only=local_files_only,
             observers=tuple(observers),
-            progress=progress or _silently,
+            progress=progress or silently,
         )
         return cls(request, None if params is None else _params(params), _checked_lead(lead_s))
 
@@ -237,7 +177,7 @@ class TTS:
             progress=progress,
         )
         start = model is not None if start is None else start
-        tts._request = replace(tts._request, model=model, attach=_Attach(path, start, idle_s))
+        tts._request = replace(tts._request, model=model, attach=Attach(path, start, idle_s))
         return tts
 
     async def __aenter__(self) -> TTS:
@@ -249,7 +189,7 @@ class TTS:
             raise StreamClosed("A TTS is entered once; call TTS.load again for another one.")
         abandoned = threading.Event()
         try:
-            self._open = await anyio.to_thread.run_sync(_load, self._request, abandoned, abandon_on_cancel=True)
+            self._open = await anyio.to_thread.run_sync(opened, self._request, abandoned, abandon_on_cancel=True)
         except BaseException:
             abandoned.set()
             await self.aclose()
@@ -380,7 +320,7 @@ class TTS:
         return await anyio.to_thread.run_sync(make)
 
     @property
-    def _loaded(self) -> _Open:
+    def _loaded(self) -> Opened:
         if self._open is None or self._closed:
             raise StreamClosed("This TTS is not open: use it inside `async with TTS.load(...) as tts:`.")
         return self._open
@@ -401,120 +341,6 @@ class TTS:
         return found
 
 
-def _load(request: _Request, abandoned: threading.Event) -> _Open:
-    opened = (_attached if request.attach is not None else _own)(request, abandoned)
-    logger.info("%s speaks on %s.", opened.checkpoint.config.name, opened.choice.why)
-    if not opened.checkpoint.config.trained:
-        logger.info("It has random weights that nobody trained: what it says is noise.")
-    return opened
-
-
-def _own(request: _Request, abandoned: threading.Event) -> _Open:
-    """A model of this process's own."""
-    checkpoint = _checkpoint(request)
-    voices = _voices(request, checkpoint)
-    link, choice = (_process_link if request.link == "process" else _thread_link)(request, checkpoint, voices, abandoned)
-    return _Open(checkpoint, choice, voices, link)
-
-
-def _attached(request: _Request, abandoned: threading.Event) -> _Open:
-    """The model of a server."""
-    from cf_agents.checkpoint import Checkpoint
-    from cf_agents.links.attached import AttachedLink, Start
-    from cf_agents.serving import MODEL_FACTORY, Demand, Served
-
-    attach = request.attach
-    assert attach is not None
-    wanted = _checkpoint(request) if request.model is not None else None
-    demand = Demand(None if wanted is None else _folder(wanted), {**_asked(request)})
-    start = None
-    if attach.start:
-        start = Start(MODEL_FACTORY, _arguments(request, wanted or _checkpoint(request)), attach.idle_s)
-    link = AttachedLink(attach.path, start, request.progress, demand.check)
-    link.wait(abandoned)
-    try:
-        assert isinstance(link.about, Served)
-        checkpoint = wanted or Checkpoint.open(link.about.folder)
-        return _Open(checkpoint, link.about.choice, _voices(request, checkpoint), link)
-    except BaseException:
-        link.close()
-        raise
-
-
-def _checkpoint(request: _Request) -> Checkpoint:
-    from cf_agents.builtin import open_model
-
-    model = DEFAULT_MODEL if request.model is None else request.model
-    request.progress(f"Looking for {model}")
-    return open_model(
-        model,
-        revision=request.revision,
-        local_files_only=request.local_files_only,
-        progress=request.progress is not _silently,
-    )
-
-
-def _voices(request: _Request, checkpoint: Checkpoint) -> dict[str, Voice]:
-    voices = {name: Voice.load(path) for name, path in checkpoint.voices.items()}
-    for name, voice in request.voices.items():
-        voices[name] = voice if isinstance(voice, Voice) else Voice.load(voice)
-    for voice in voices.values():
-        voice.check(checkpoint.config)
-    return voices
-
-
-def _thread_link(
-    request: _Request, checkpoint: Checkpoint, voices: Mapping[str, Voice], abandoned: threading.Event
-) -> tuple[Link, Choice]:
-    request.progress("Importing torch")
-    import torch
-
-    from cf_agents.builtin import default_voice
-    from cf_agents.loading import thread_link, warm_up
-
-    asked = _asked(request)
-    if request.threads is None:
-        # The number that this process has is its own business.
-        asked["threads"] = torch.get_num_threads()
-    choice = choose(**asked, named=checkpoint.config.quantise)
-    link = thread_link(checkpoint, choice, request.max_streams, request.progress)
-    warm_up(link, voices.get(DEFAULT_VOICE) or default_voice(checkpoint), checkpoint.config, request.progress)
-    if abandoned.is_set():
-        link.close()
-    return link, choice
-
-
-def _process_link(
-    request: _Request, checkpoint: Checkpoint, voices: Mapping[str, Voice], abandoned: threading.Event
-) -> tuple[Link, Choice]:
-    from cf_agents.links.process import ProcessLink
-    from cf_agents.serving import MODEL_FACTORY, Served
-
-    link = ProcessLink(MODEL_FACTORY, _arguments(request, checkpoint), request.progress)
-    link.wait(abandoned)
-    assert isinstance(link.about, Served)
-    return link, link.about.choice
-
-
-def _arguments(request: _Request, checkpoint: Checkpoint) -> dict[str, object]:
-    """Of `serving.load_model`."""
-    return {"folder": _folder(checkpoint), "max_streams": request.max_streams, "choose": _asked(request)}
-
-
-def _folder(checkpoint: Checkpoint) -> str:
-    return str(checkpoint.folder.resolve())
-
-
-def _asked(request: _Request) -> _Asked:
-    return {
-        "backend": request.backend,
-        "device": request.device,
-        "dtype": request.dtype,
-        "quantise": request.quantise,
-        "threads": request.threads,
-    }
-
-
 def _params(params: DecodeParams | str) -> DecodeParams:
     return DecodeParams.preset(params) if isinstance(params, str) else params
 
@@ -529,7 +355,3 @@ def _checked_fade(fade_s: float) -> float:
     if not 0.0 <= fade_s <= MOST_FADE_S:
         raise ConfigError(f"fade_s is {fade_s}; give seconds from 0 to {MOST_FADE_S:g}, such as 0.01.")
     return fade_s
-
-
-def _silently(message: str) -> None:
-    logger.debug("%s.", message)

@@ -28,6 +28,8 @@ from cf_agents.errors import VoiceError
 if TYPE_CHECKING:
     from cf_agents.models.reference import ReferenceModel
 
+DEFAULT_VOICE = "default"
+"""Who speaks when nobody is named."""
 FORMAT_VERSION = 1
 MAX_EXAGGERATION = 2.0
 _METADATA_KEY = "cf_agents.voice"

@@ -34,10 +34,10 @@ from cf_agents.errors import (
     SynthesisFailed,
     VoiceError,
 )
+from cf_agents.opening import Linked
 from cf_agents.stream import Stream
 from cf_agents.synthetic import TINY
 from cf_agents.text.segment import SegmentPolicy
-from cf_agents.tts import Linked
 
 pytestmark = pytest.mark.anyio
 
@@ -245,7 +245,7 @@ def drop(kept: list[TTS]) -> None:
 async def test_loading_neither_blocks_the_loop_nor_outlives_a_cancel(
     tiny_folder: Path, link: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended, load = threading.Event(), tts_module._load
+    ended, load = threading.Event(), tts_module.opened
 
     def watched(*args: Any) -> Any:
         try:
@@ -253,7 +253,7 @@ async def test_loading_neither_blocks_the_loop_nor_outlives_a_cancel(
         finally:
             ended.set()
 
-    monkeypatch.setattr(tts_module, "_load", watched)
+    monkeypatch.setattr(tts_module, "opened", watched)
     with anyio.move_on_after(0.01) as scope:
         async with TTS.load(tiny_folder, link=link):
             raise AssertionError("loaded in 10 ms")

@@ -33,7 +33,7 @@ from cf_agents.links.process import ProcessLink
 from cf_agents.links.seats import Seats
 from cf_agents.links.wire import WIRE_VERSION
 from cf_agents.models.linear import int8_missing
-from cf_agents.tts import Linked
+from cf_agents.opening import Linked
 from tests.fakes import fake_voice
 from tests.links.studios import FACTORY, Kind, Studio, open_studio, until
 from tests.links.test_links import TEXT, Listener, check_sound, collect, write
