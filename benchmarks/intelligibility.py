@@ -7,7 +7,8 @@
 Texts: sentences like those of training and of open vocabulary, none of them trained on, short texts, numbers, dates, names,
 abbreviations, two of sixty words, and twenty sentences in a row through one stream. For each the same run hears three kinds of
 speech: espeak-ng's original, that original as speech tokens and back (nothing the decoder does can be expected above it), and
-the model through its streaming path, once for each `--knobs`.
+the model through its streaming path, once for each `--knobs`. With `--parts` also the original's mel through the vocoder:
+what is worse than that in "tokens and back" is of the tokens or the flow.
 
 Two listeners. pocketsphinx is given a set's texts as a grammar and says which one it heard: chance is one in N. A phone
 recogniser trained on espeak-ng's speech (`training.recogniser`, precise and not independent) is compared with the phones of the
@@ -50,6 +51,7 @@ from cf_agents.backends import choose
 from cf_agents.checkpoint import Checkpoint
 from cf_agents.config import REFERENCE_RATE, SAMPLE_RATE
 from cf_agents.loading import load_vocoder, reference_model
+from cf_agents.models.reference.features import flow_mel
 from cf_agents.voice import Voice
 from training.config import SPEAKERS, Speaker
 from training.corpus import spoken_form
@@ -58,7 +60,7 @@ from training.speech import speak
 
 Wave = NDArray[np.float32]
 
-ORIGINAL, BACK = "espeak-ng", "tokens and back"
+ORIGINAL, MEL, BACK = "espeak-ng", "mel and back", "tokens and back"
 LONG_TAIL_S = 0.5
 _SILENT = 0.01
 
@@ -117,8 +119,11 @@ HEAD = (
 class Bench:
     """The listeners, the ceilings and the model that are measured."""
 
-    def __init__(self, tts: TTS, knobs: dict[str, DecodeParams], ear: Pocketsphinx, phones: PhoneListener, seed: int) -> None:
+    def __init__(
+        self, tts: TTS, knobs: dict[str, DecodeParams], ear: Pocketsphinx, phones: PhoneListener, seed: int, parts: bool
+    ) -> None:
         checkpoint = Checkpoint.open(tts.folder)
+        self.ceilings = (ORIGINAL, MEL, BACK) if parts else (ORIGINAL, BACK)
         self._tts, self._knobs, self._ear, self._phones, self._seed = tts, knobs, ear, phones, seed
         self._vocoder = load_vocoder(checkpoint, choose("dense", "cpu", "float32"), 1, lambda _: None)
         self._tokenizer = reference_model(checkpoint).tokenizer
@@ -130,7 +135,7 @@ class Bench:
         originals = [each for each in made if each is not None]
         assert len(originals) == len(said), "espeak-ng says nothing for one of the texts"
         self._ear.expect(said)
-        scores = {name: Score(voice, texts.name, name) for name in (ORIGINAL, BACK, *self._knobs)}
+        scores = {name: Score(voice, texts.name, name) for name in (*self.ceilings, *self._knobs)}
         groups = [list(range(len(said)))] if texts.in_a_row else [[n] for n in range(len(said))]
         for group in progress.track(groups, description=f"{voice}: {texts.name}"):
             asked = " ".join(texts.texts[n] for n in group)
@@ -139,6 +144,8 @@ class Bench:
                 began = time.perf_counter()
                 if name == ORIGINAL:
                     segments = [original.wave for original in alone]
+                elif name == MEL:
+                    segments = [self._from_mel(original.wave, self._tts.voices[voice]) for original in alone]
                 elif name == BACK:
                     segments = [self._resynthesis(original.wave, self._tts.voices[voice]) for original in alone]
                 else:
@@ -174,6 +181,13 @@ class Bench:
         with torch.inference_mode():
             return self._vocoder.offline(self._tokenizer.tokenize(heard), self._vocoder.prepare(voice), 0)
 
+    def _from_mel(self, wave: Wave, voice: Voice) -> Wave:
+        """Speech to mel and back, by the checkpoint's own vocoder."""
+        state = self._vocoder.open(self._vocoder.prepare(voice), 0)
+        with torch.inference_mode():
+            mel = flow_mel(torch.from_numpy(wave)).T.contiguous()
+            return self._vocoder.hift.step([state.hift], [mel], [True])[0].clone().numpy()
+
 
 async def measure(chosen: argparse.Namespace) -> None:
     torch.set_num_threads(1)
@@ -182,7 +196,7 @@ async def measure(chosen: argparse.Namespace) -> None:
     phones = PhoneListener(load(chosen.work, RecogniserStage(steps=chosen.recogniser_steps)))
     async with TTS.load(chosen.model, device="cpu", max_streams=1, link="thread") as tts:
         knobs = {name or "model": parse_knobs(name, tts.params) for name in chosen.knobs or [""]}
-        bench = Bench(tts, knobs, ear, phones, chosen.seed)
+        bench = Bench(tts, knobs, ear, phones, chosen.seed, chosen.parts)
         print(f"{describe()}; {chosen.model}, seed {chosen.seed}")
         for name, params in knobs.items():
             print(f"{name}: {params}")
@@ -195,10 +209,10 @@ async def measure(chosen: argparse.Namespace) -> None:
                 for texts in sets:
                     scores += await bench.measure(voice, speakers.get(voice, SPEAKERS[0]), texts, chosen.keep, progress)
                     progress.stop()
-                    print(*(score.line() for score in scores[-2 - len(knobs) :]), sep="\n", flush=True)
+                    print(*(score.line() for score in scores[-len(bench.ceilings) - len(knobs) :]), sep="\n", flush=True)
                     progress.start()
     for score in scores:
-        for text in score.missed if score.speech not in (ORIGINAL, BACK) else ():
+        for text in score.missed if score.speech in knobs else ():
             print(f"missed by {score.voice}, {score.speech}: {text}")
     if chosen.json is not None:
         about = {"machine": describe(), "model": str(chosen.model), "seed": chosen.seed}
@@ -223,6 +237,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="SET", help="one of the sets of texts; may be repeated")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--knobs", action="append", metavar="K=V,...", help="the model's own by default; may be repeated")
+    parser.add_argument("--parts", action="store_true", help="tell the vocoder's part of the ceiling")
     parser.add_argument("--work", type=Path, default=Path(".cache/recogniser"), help="where the phone recogniser is kept")
     parser.add_argument("--recogniser-steps", type=int, default=RecogniserStage().steps, help="for how long it is trained")
     parser.add_argument("--keep", type=Path, help="folder to write all speech to")
