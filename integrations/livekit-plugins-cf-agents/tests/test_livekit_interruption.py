@@ -11,8 +11,8 @@ from livekit.agents import Agent, ModelSettings, tts
 from livekit.agents.voice import SpeechHandle, agent_activity
 from livekit.plugins import cf_agents
 from livekit_fakes import Script, conversation
+from livekit_streams import TEXT
 
-TEXT = "The first train to the coast leaves at nine in the morning. It stops in every village on the way, so bring a book."
 ENOUGH = 3
 """Frames, of the dozen in a block that comes all at once."""
 
