@@ -47,6 +47,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             self.clock.jumps = True
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Its threads live by other clocks; from Python 3.12 on they are given a time, which would be over at once."""
+        with self.waiting():
+            await super().shutdown_default_executor(*(() if timeout is None else (timeout,)))
+
 
 @pytest.fixture
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
