@@ -106,6 +106,7 @@ async def converse(talk: Conversation, agent: Watched, args: argparse.Namespace,
         await asyncio.sleep(AFTERWARDS_S)
         figures.last_s.append(max(0.0, agent.came[-1] - interrupted))
         figures.told_s.append(agent.told - interrupted)
+        figures.last_told_s.append(max(0.0, agent.came[-1] - agent.told))
         figures.silence_s.append(cleared[0] - interrupted)
         heard = [each for said in talk.loudspeaker.heard for each in said.frames]
         figures.late += sum(came > cleared[0] for came, _ in heard)

@@ -28,12 +28,25 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 from pipecat_cf_agents import CfAgentsTTSService
 
 from benchmarks.turns import AFTERWARDS_S, TOKEN_CHARS, Figures, heard_s, is_foreign, parser, report, text_of, turns_each
 from cf_agents import TTS
+
+
+class Service(CfAgentsTTSService):
+    """Notes when an interruption arrives at its door."""
+
+    told = 0.0
+
+    async def queue_frame(
+        self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM, callback: FrameCallback | None = None
+    ) -> None:
+        if isinstance(frame, InterruptionFrame):
+            self.told = time.perf_counter()
+        await super().queue_frame(frame, direction, callback)
 
 
 class Ear(FrameProcessor):
@@ -56,7 +69,9 @@ class Ear(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-async def converse(worker: PipelineWorker, ear: Ear, args: argparse.Namespace, figures: Figures, bot: int) -> None:
+async def converse(
+    worker: PipelineWorker, service: Service, ear: Ear, args: argparse.Namespace, figures: Figures, bot: int
+) -> None:
     source = random.Random(bot)
     contexts: set[str | None] = set()
     for turn in range(turns_each(args)):
@@ -76,7 +91,10 @@ async def converse(worker: PipelineWorker, ear: Ear, args: argparse.Namespace, f
         await asyncio.sleep(AFTERWARDS_S)
         at = next(i for i, (_, frame) in enumerate(ear.came) if isinstance(frame, InterruptionFrame))
         before, after = ear.came[:at], ear.came[at + 1 :]
-        figures.last_s.append(max([0.0, *(came - interrupted for came, _ in [*before, *after])]))
+        last = max(came for came, _ in [*before, *after])
+        figures.last_s.append(max(0.0, last - interrupted))
+        figures.told_s.append(service.told - interrupted)
+        figures.last_told_s.append(max(0.0, last - service.told))
         figures.silence_s.append(ear.came[at][0] - interrupted)
         mine = {getattr(frame, "context_id", None) for _, frame in before}
         words = " ".join(frame.text for _, frame in before if isinstance(frame, TTSTextFrame))
@@ -99,12 +117,15 @@ async def measure(args: argparse.Namespace) -> Figures:
     async with AsyncExitStack() as stack:
         tts = await stack.enter_async_context(TTS.load(args.model, link=args.link, max_streams=max(2, 2 * args.bots)))
         ears = [Ear() for _ in range(args.bots)]
-        workers = [PipelineWorker(Pipeline([CfAgentsTTSService(tts=tts), ear]), enable_rtvi=False) for ear in ears]
+        services = [Service(tts=tts) for _ in ears]
+        workers = [
+            PipelineWorker(Pipeline([service, ear]), enable_rtvi=False) for service, ear in zip(services, ears, strict=True)
+        ]
         runner = WorkerRunner()
         await runner.add_workers(*workers)
         running = asyncio.create_task(runner.run())
-        pairs = enumerate(zip(workers, ears, strict=True))
-        await asyncio.gather(*(converse(worker, ear, args, figures, bot) for bot, (worker, ear) in pairs))
+        parts = enumerate(zip(workers, services, ears, strict=True))
+        await asyncio.gather(*(converse(*each, args, figures, bot) for bot, each in parts))
         for worker in workers:
             await worker.queue_frame(EndFrame())
         await running

@@ -2,7 +2,8 @@
 
 first audio      from the first token of the language model to the first audio out of the adapter
 last audio       from the interruption to the last audio or words out of the adapter
-told             from the interruption to when the framework closes what the adapter speaks, where that comes later
+told             from the interruption to when the framework tells the adapter (LiveKit: closes its stream)
+last when told   from then to the last audio or words out of the adapter
 silence          from the interruption to when what plays is told to be silent
 late             what came out of the adapter behind the interruption: none may
 foreign          what came out of it in a turn and belongs to another: none may
@@ -36,6 +37,7 @@ class Figures:
     last_s: list[float] = field(default_factory=list)
     silence_s: list[float] = field(default_factory=list)
     told_s: list[float] = field(default_factory=list)
+    last_told_s: list[float] = field(default_factory=list)
     before_end: int = 0
     """Turns whose audio began before the language model had ended."""
     late: int = 0
@@ -82,6 +84,7 @@ def report(what: str, args: argparse.Namespace, figures: Figures) -> None:
         "first audio": figures.first_s,
         "last audio": figures.last_s,
         "told": figures.told_s,
+        "last when told": figures.last_told_s,
         "silence": figures.silence_s,
     }
     for name, values_s in rows.items():

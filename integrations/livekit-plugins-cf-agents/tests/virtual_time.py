@@ -47,10 +47,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             self.clock.jumps = True
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, *patience: float | None) -> None:
         """Its threads live by other clocks; from Python 3.12 on they are given a time, which would be over at once."""
         with self.waiting():
-            await super().shutdown_default_executor(*(() if timeout is None else (timeout,)))
+            await super().shutdown_default_executor(*patience)
 
 
 @pytest.fixture
