@@ -75,8 +75,11 @@ from tests.fakes import fake_voice
 from tests.links.studios import open_studio
 from tests.links.test_links import TEXT, Listener, collect, write
 
-async def main(folder, seed, long):
+async def main(folder, seed, long, among):
     async with open_studio("attached", folder, builds=str(folder / "builds")) as studio:
+        (folder / f"here-{seed}").touch()
+        while len(list(folder.glob("here-*"))) < among:
+            await anyio.sleep(0.01)
         if long:
             # For minutes: only an end of this process can free its rows before the test gives up.
             listener = Listener()
@@ -91,15 +94,18 @@ async def main(folder, seed, long):
             sound = first.pcm + b"".join(chunk.pcm for chunk in await collect(stream))
         print(hashlib.sha256(sound).hexdigest(), "torch" in sys.modules, flush=True)
 
-anyio.run(main, Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "long")
+anyio.run(main, Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "long", int(sys.argv[4]))
 """
 
 
 @contextmanager
-def client(folder: Path, seed: int, length: str = "short") -> Iterator[subprocess.Popen[str]]:
-    """A process that speaks over the socket in `folder`, and says the server's pid when it hears something."""
+def client(folder: Path, seed: int, length: str = "short", among: int = 1) -> Iterator[subprocess.Popen[str]]:
+    """A process that speaks over the socket in `folder`, and says the server's pid when it hears something.
+
+    among: of how many it is. They begin when all are attached: the server of these tests ends soon after its last client.
+    """
     command = [sys.executable, "-W", "error", "-c", CLIENT, str(folder)]
-    with subprocess.Popen([*command, str(seed), length], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen([*command, str(seed), length, str(among)], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             yield process
         finally:
@@ -109,7 +115,7 @@ def client(folder: Path, seed: int, length: str = "short") -> Iterator[subproces
 async def test_processes_that_start_at_once_speak_through_one_server(tmp_path: Path) -> None:
     """Each sounds as it does alone, and none of them pays for torch."""
     with contextlib.ExitStack() as stack:
-        processes = {seed: stack.enter_context(client(tmp_path, seed)) for seed in range(12)}
+        processes = {seed: stack.enter_context(client(tmp_path, seed, among=12)) for seed in range(12)}
         said = {seed: (await anyio.to_thread.run_sync(process.communicate))[0].split() for seed, process in processes.items()}
     assert len({pid for pid, _, _ in said.values()}) == 1
     assert (tmp_path / "builds").read_bytes() == b"."
