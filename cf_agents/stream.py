@@ -1,6 +1,6 @@
 """A speaking session on the event loop: text is written as it comes, audio is iterated, and it ends the moment it is cancelled.
 
-    write --> Segmenter --> normalise --> Session.submit ...scheduler... _receive --> chunks --> async for
+    write ----> Inlet ----> normalise --> Session.submit ...scheduler... _receive --> chunks --> async for
                  ^          (spoken form)                                   | (words are timed here)
                  +---------- how far audio is ahead of the listener <-------+
 
@@ -27,13 +27,14 @@ from cf_agents.config import TOKEN_RATE, DecodeParams
 from cf_agents.encoding import Encoding
 from cf_agents.errors import Busy, CfAgentsError, StreamClosed
 from cf_agents.fade import Tail
+from cf_agents.inlet import Inlet
 from cf_agents.links.base import Audio, Closed, Event, Failed, Link, Segment
 from cf_agents.observer import Over, StreamObserver, tell_opened
 from cf_agents.outlet import Outlet
 from cf_agents.playback import Playback
 from cf_agents.stats import Delivered, Outcome, StreamStats, Written
 from cf_agents.text.normalise import normalise
-from cf_agents.text.segment import Segmenter, SegmentPolicy
+from cf_agents.text.segment import SegmentPolicy
 from cf_agents.timing import SpeakingRate, WordClock, WrittenWord, written_words
 from cf_agents.voice import Voice
 
@@ -44,10 +45,6 @@ MOST_PIECES = 4
 RUNAWAY = (1.6, 1.0)
 """A segment may take this many times its expected length, in a voice that is slow as long as that voice is, and so many seconds
 more. The model now and then misses the end of a text, and what ends it then (see `runaway`) may miss it too."""
-_A_LITTLE_S = 0.005
-"""Timers are not exact, and a lead that is just not low enough would wait again."""
-SLICE_CHARS = 32
-"""Text is judged in slices this long, so that the lead that a segment brings counts for what follows it in the same write."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +115,7 @@ class Stream:
         self.stats = StreamStats(model, voice.name, self.sample_rate, encoding, clock())
         self._params = params
         self._clock = clock
-        self._segmenter = Segmenter(policy)
-        self._written: list[str] = []
-        self._unread: deque[str | None] = deque()
-        """Slices of text, and None where it is flushed."""
-        self._blank = ""
-        self._cut = 0
+        self._inlet = Inlet(policy)
         self._ended = False
         self._pieces: deque[_Piece] = deque()
         self._ready: deque[AudioChunk] = deque()
@@ -177,15 +169,14 @@ class Stream:
         """
         self._check_writable()
         if text:
-            self._written.append(text)
-            self._unread += (text[at : at + SLICE_CHARS] for at in range(0, len(text), SLICE_CHARS))
+            self._inlet.write(text)
             self.stats.written.append(Written(self._clock(), len(text)))
             self._pump()
 
     def flush(self) -> None:
         """Force what is pending into speech. Raises as `write` does."""
         self._check_writable()
-        self._unread.append(None)
+        self._inlet.flush()
         self._pump()
 
     def end(self) -> None:
@@ -238,11 +229,11 @@ class Stream:
             seconds = min(max(position_s, 0.0), self._playback.made_s)
             all_heard = self._all_taken and seconds >= self._playback.made_s
             words = tuple(word for word in self._taken if word.start_s < seconds)
-            text = "".join(self._written)[: words[-1].end] if words else ""
+            text = self._inlet.written[: words[-1].end] if words else ""
             self._heard = Heard(text, words, seconds, self._tail.cut(seconds))
             self._ready.clear()
             self._pieces.clear()
-            self._unread.clear()
+            self._inlet.clear()
             self._release()
             self._finish("ended" if all_heard else "cancelled", heard_s=seconds)
         return self._heard
@@ -264,7 +255,7 @@ class Stream:
 
     @property
     def _all_taken(self) -> bool:
-        return (self._ended or not self._written) and not (self._unread or self._pieces or self._ready)
+        return (self._ended or self._inlet.untouched) and not (self._inlet.waiting or self._pieces or self._ready)
 
     def _fail(self, error: CfAgentsError) -> None:
         self._error = error
@@ -291,36 +282,29 @@ class Stream:
         while True:
             if self._pieces and not self._pieces[0].spoken:
                 self._deliver(self._pieces[0], b"", last=True)
-            elif self._unread and len(self._pieces) < MOST_PIECES:
-                self._cut_next()
+            elif self._inlet.waiting and len(self._pieces) < MOST_PIECES:
+                at = self._inlet.cut
+                for segment in self._inlet.next(self._lead_s()):
+                    self._speak(segment, at)
+                    at += len(segment)
             else:
                 break
         if self._ended and not self._pieces:
             self._release()
         self._wake()
 
-    def _cut_next(self) -> None:
-        text = self._unread.popleft()
-        for segment in self._segmenter.flush() if text is None else self._segmenter.push(text, self._lead_s()):
-            self._speak(segment)
-
     def _lead_s(self) -> float:
         """Seconds of speech ahead of the listener: made and not heard, and on the way."""
         coming_s = sum(max(0.0, piece.expected_s * self._rate.factor - piece.seconds) for piece in self._pieces)
         return self._made_s - self._playback.position_s(self._clock()) + coming_s
 
-    def _speak(self, segment: str) -> None:
-        # White space on its own makes no segment; it goes with the word after it.
-        text, self._blank = self._blank + segment, ""
-        if not text.strip():
-            self._blank = text
-            return
+    def _speak(self, text: str, at: int) -> None:
+        """The segment that begins at character `at` of what was written."""
         spoken = normalise(text)
         words = written_words(spoken)
         says = any(character.isalnum() for character in spoken.text)
         expected_s = sum(word.length_s + word.pause_s for word in words)
-        piece = _Piece(self.stats.segments, self._cut, words, expected_s, says, self._clock())
-        self._cut += len(text)
+        piece = _Piece(self.stats.segments, at, words, expected_s, says, self._clock())
         self.stats.segments += 1
         self._pieces.append(piece)
         if says:
@@ -349,19 +333,11 @@ class Stream:
 
         A writer who pauses brings no event, and the end of a sentence must not wait for the next one.
         """
-        with anyio.move_on_after(self._held_for_s()) as waiting:
+        with anyio.move_on_after(self._inlet.held_for_s(self._lead_s())) as waiting:
             await self._next_change()
         if waiting.cancelled_caught:
-            self._unread.append("")
+            self._inlet.judge_again()
             self._pump()
-
-    def _held_for_s(self) -> float | None:
-        """Seconds until the segmenter cuts earlier than now; None where it holds nothing, or cuts as early as can be."""
-        if self._unread or not self._segmenter.pending.strip():
-            return None
-        policy, lead_s = self._segmenter.policy, self._lead_s()
-        below = [lead_s - bound for bound in (policy.high_lead_s, policy.low_lead_s) if lead_s >= bound]
-        return below[0] + _A_LITTLE_S if below else None
 
     def _receive(self, event: Event) -> None:
         match event:
@@ -376,9 +352,7 @@ class Stream:
                 if event.block is not None:
                     self.stats.blocks.append(event.block)
                 self._deliver(self._pieces[0], event.pcm, event.last, event.places or ())
-                if not self._unread:
-                    # The lead has changed: what was held because there was time may be wanted now.
-                    self._unread.append("")
+                self._inlet.judge_again()
                 self._pump()
 
     def _deliver(self, piece: _Piece, pcm: bytes, last: bool, places: Sequence[float] = ()) -> None:

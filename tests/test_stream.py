@@ -727,7 +727,7 @@ async def test_a_short_sentence_is_spoken_when_the_writer_pauses() -> None:
         stream.write("The first train leaves at nine in the morning from here. ")
         await until(lambda: bool(chunks) and chunks[-1].last)
         stream.write("That is all of them. ")
-        clock.now += stream._lead_s() - stream._segmenter.policy.low_lead_s - 0.01
+        clock.now += stream._lead_s() - stream._inlet.policy.low_lead_s - 0.01
         await anyio.sleep(0.05)
         assert len(studio.texts) == 1
         clock.now += 0.02

@@ -10,7 +10,7 @@ from training import flow, hift
 from training.decoder import CONTINUED
 from training.stages import STAGES, Work, run
 
-TRAINED = ("tokenizer", "encoder", "hift", "flow", "adapt", "decoder")
+TRAINED = ("tokenizer", "encoder", "hift", "ear", "flow", "adapt", "decoder")
 TIMED = ("decoder", "flow", "hift", "adapt")
 
 
@@ -24,11 +24,12 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=0, help="which of the decoder's processes this is")
     parser.add_argument("--start", type=Path, help="checkpoint folder that is gone on from, with data of shard and sound")
     parser.add_argument("--shard", type=int, default=0, help="number of the shard to make")
+    parser.add_argument("--words", action="store_true", help="make a shard of word lists, rare words among them, not of texts")
     parser.add_argument("--minutes", type=float, help=f"train {', '.join(TIMED)} for so long, not for a number of steps")
     parser.add_argument("--target", type=Path, help="where the checkpoint is exported to")
     chosen = parser.parse_args()
     started = {"processes": chosen.processes, "rank": chosen.rank, "target": chosen.target}
-    work = Work(chosen.work, **started, start=chosen.start, shard=chosen.shard)
+    work = Work(chosen.work, **started, start=chosen.start, shard=chosen.shard, words=chosen.words)
     if chosen.start is not None or chosen.minutes is not None:
         plan = work.plan
         if chosen.start is not None:

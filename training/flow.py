@@ -32,10 +32,12 @@ from cf_agents.models.flow_cache import Reach
 from cf_agents.models.flow_estimator import Estimator, Stage
 from cf_agents.models.flow_stream import chunk_reach
 from cf_agents.models.reference.xvector import XVector
+from training import ear
 from training.data import Dataset
 from training.flow_data import LONG, USUAL, FlowBatch, FlowBatches, RowShape
 from training.hift import MEL_MEAN, MEL_STD
 from training.loop import LossParts, Trainer, load_newest, schedule
+from training.recogniser import Recogniser
 from training.speaker import embeddings
 
 FSQ_DIGITS = 8
@@ -44,6 +46,8 @@ PROMPT_WEIGHT = 0.2
 """Of a prompt frame's loss: its mel is given, but what is made of it is attended to."""
 MEAN_WEIGHT = 0.3
 """Of the L1 distance of the encoder's output to the mel, which it would find by itself, later (Popov et al. 2021, eq. 14)."""
+HEARD_WEIGHT = 1.5
+"""Of what the ear hears differently, which is a few times what the mel is off by."""
 RECORDINGS = 24
 """x-vectors per speaker."""
 
@@ -135,11 +139,11 @@ def losses(flow: Flow, batch: FlowBatch, split: bool) -> dict[str, Tensor]:
     return {"velocity": error[long:].sum(), "step": error[:long].sum(), "mean": MEAN_WEIGHT * distance.sum()}
 
 
-def served_losses(flow: Flow, batch: FlowBatch) -> dict[str, Tensor]:
+def served_losses(flow: Flow, batch: FlowBatch, listener: Recogniser) -> dict[str, Tensor]:
     """Terms of the objective of a flow that is served at temperature 0: what it then gives, and the encoder's output.
 
     The served steps are taken one after the other with gradients through both, from no noise, so that the network learns the
-    one way that it will go. "mel": L1 of natural log, prompt frames for less.
+    one way that it will go. "mel": L1 of natural log, prompt frames for less; "heard": see `ear.distance`.
     """
     rows, frames, bins = batch.mel.shape
     who, known = attention(flow.config, batch)
@@ -155,7 +159,7 @@ def served_losses(flow: Flow, batch: FlowBatch) -> dict[str, Tensor]:
     weight = torch.where(known, PROMPT_WEIGHT, 1.0)
     weight = weight / weight.sum(1, keepdim=True) / rows  # [N, T]
     made, meant = (((each - batch.mel).abs().mean(-1) * weight).sum() for each in (x, mean))
-    return {"mel": made, "mean": MEAN_WEIGHT * meant}
+    return {"mel": made, "mean": MEAN_WEIGHT * meant, "heard": HEARD_WEIGHT * ear.distance(listener, x, batch.mel, weight)}
 
 
 def attention(config: FlowConfig, batch: FlowBatch) -> tuple[Reach, Tensor]:
@@ -225,6 +229,14 @@ CONTINUED = FlowStage(warm_up=50, learning_rate=1e-3, mean=0.98, usual=replace(U
 """Going on from a checkpoint folder: more and smaller steps."""
 
 
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """A flow that is trained further in place of first weights, for the way it is served alone, and who listens to it."""
+
+    flow: Flow
+    listener: Recogniser
+
+
 def train(
     data: Dataset,
     held_out: Dataset,
@@ -232,16 +244,13 @@ def train(
     folder: Path,
     config: FlowConfig,
     stage: FlowStage,
-    start: Flow | None = None,
+    start: Continuation | None = None,
 ) -> Flow:
-    """Train, or go on training, with the speaker vectors of `net`, and return the network as it ships.
-
-    `start` is trained further in place of first weights, and for the way it is served alone (`served_losses`).
-    """
+    """Train, or go on training, with the speaker vectors of `net`, and return the network as it ships."""
     chooser = np.random.default_rng(0)
     speakers = [embeddings(net, data, int(speaker), RECORDINGS, chooser) for speaker in np.unique(data.speakers)]
     torch.manual_seed(0)
-    flow = trainable(config) if start is None else continued(start)
+    flow = trainable(config) if start is None else continued(start.flow)
     optimiser = torch.optim.AdamW(flow.parameters(), stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     lasting = schedule(stage.steps, stage.minutes, stage.warm_up)
     trainer = Trainer(folder, flow, [optimiser], lasting, save_every=stage.save_every, mean=stage.mean)
@@ -252,7 +261,9 @@ def train(
     def step_losses(step: int) -> LossParts:
         batch = batches.draw(step)
         parts = (
-            losses(flow, batch, split=step >= stage.split_from * stage.steps) if start is None else served_losses(flow, batch)
+            losses(flow, batch, split=step >= stage.split_from * stage.steps)
+            if start is None
+            else served_losses(flow, batch, start.listener)
         )
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 

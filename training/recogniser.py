@@ -63,10 +63,14 @@ class Recogniser(nn.Module):
         self.last = nn.Conv1d(width, len(PHONES), 1)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = self.first((mel - _MEL_MEAN) / _MEL_SCALE)
+        return self.layers(mel)[-1]
+
+    def layers(self, mel: Tensor) -> list[Tensor]:
+        """What each block makes of mel, [N, C, T], and the logits."""
+        made = [self.first((mel - _MEL_MEAN) / _MEL_SCALE)]
         for block in self.blocks:
-            x = block(x)
-        return self.last(x)
+            made.append(block(made[-1]))
+        return [*made[1:], self.last(made[-1])]
 
     @torch.inference_mode()
     def hear(self, wave: NDArray[np.float32]) -> list[Phone]:
@@ -163,22 +167,27 @@ def load(folder: Path, stage: RecogniserStage) -> Recogniser:
 
 
 def _batches(stage: RecogniserStage, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Crops mel [N, M, T] and labels [N, T], roughened in level, colour, noise and smoothness."""
+    """Crops mel [N, M, T], roughened, and labels [N, T]."""
     random = np.random.default_rng([stage.seed, seed])
     torch.manual_seed(int(random.integers(1 << 31)))
     crops = _crops(stage, random)
     while True:
         pairs = [next(crops) for _ in range(stage.rows)]
         mel, labels = (torch.stack(side) for side in zip(*pairs, strict=True))
-        rows = stage.rows
-        noise = torch.randn_like(mel) * torch.rand(rows, 1, 1) * 0.8
-        level = torch.randn(rows, 1, 1) * 0.4
-        colour = F.interpolate(torch.randn(rows, 1, 5), MEL_BINS, mode="linear").transpose(1, 2) * 0.4
-        if random.random() < 0.5:
-            mel = F.avg_pool1d(F.pad(mel, (1, 1), mode="replicate"), 3, 1)
-        if random.random() < 0.5:
-            mel = F.avg_pool1d(F.pad(mel.transpose(1, 2), (1, 1), mode="replicate"), 3, 1).transpose(1, 2)
-        yield mel + noise + level + colour, labels
+        yield roughened(mel, random), labels
+
+
+def roughened(mel: Tensor, random: np.random.Generator) -> Tensor:
+    """Mel [N, M, T] with other levels, colours, noise and smoothness; draws from torch's global generator too."""
+    rows = mel.shape[0]
+    noise = torch.randn_like(mel) * torch.rand(rows, 1, 1) * 0.8
+    level = torch.randn(rows, 1, 1) * 0.4
+    colour = F.interpolate(torch.randn(rows, 1, 5), MEL_BINS, mode="linear").transpose(1, 2) * 0.4
+    if random.random() < 0.5:
+        mel = F.avg_pool1d(F.pad(mel, (1, 1), mode="replicate"), 3, 1)
+    if random.random() < 0.5:
+        mel = F.avg_pool1d(F.pad(mel.transpose(1, 2), (1, 1), mode="replicate"), 3, 1).transpose(1, 2)
+    return mel + noise + level + colour
 
 
 def _crops(stage: RecogniserStage, random: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,7 +4,8 @@ data  ->  tokenizer  ->  tokenise  ->  encoder  ->  decoder  ->  export
   |                         `------->  flow  ->  adapt  ----------^
   `------------------------  hift  -------------^
 
-Or on from a checkpoint folder: shard  ->  decoder  ->  export, and for its sound: sound  ->  flow, hift  ->  adapt  ->  export
+Or on from a checkpoint folder: shard  ->  decoder  ->  export,
+and for its sound: sound  ->  ear  ->  flow, hift  ->  adapt  ->  export
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from torch import nn
 from cf_agents.checkpoint import S3GEN_FILE, T3_FILE, VOICE_ENCODER_FILE
 from cf_agents.config import ModelConfig
 from training import data as datasets
-from training import decoder, encoder, export, flow, hift, ranks, remake, speaker, start, token_data, tokenizer
+from training import decoder, ear, encoder, export, flow, hift, ranks, remake, speaker, start, token_data, tokenizer
 from training.config import POCKET
 from training.corpus import mixed
 from training.hift import ADAPTATION, HiFTStage
 from training.loop import newest_state
+from training.vocabulary import word_lists
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Plan:
     shard_utterances: int = 12_000
     tokenizer: tokenizer.TokenizerStage = field(default_factory=tokenizer.TokenizerStage)
     encoder: encoder.EncoderStage = field(default_factory=encoder.EncoderStage)
+    ear: ear.EarStage = field(default_factory=ear.EarStage)
     flow: flow.FlowStage = field(default_factory=flow.FlowStage)
     hift: hift.HiFTStage = field(default_factory=hift.HiFTStage)
     remade_utterances: int = 600
@@ -59,6 +62,8 @@ class Work:
     start: Path | None = None
     """A checkpoint folder to go on from, with data of `shard`; None: from nothing, with that of `data`."""
     shard: int = 0
+    words: bool = False
+    """Whether the shard is of word lists alone."""
 
     def data(self, name: str) -> datasets.Dataset:
         """One of the data sets: "train", "small" or "held_out"."""
@@ -96,10 +101,16 @@ def train_encoder(work: Work) -> None:
     encoder.train(work.data("small"), work.folder / "encoder", work.config.voice_encoder, work.plan.encoder)
 
 
+def train_ear(work: Work) -> None:
+    """Who listens to a flow that goes on."""
+    ear.train(work.data("small"), work.folder / "ear", work.plan.ear)
+
+
 def train_flow(work: Work) -> None:
     """Tokens to mel."""
     if work.start is not None:
-        plan, kept = work.plan.flow, start.flow(work.start)
+        plan = work.plan.flow
+        kept = flow.Continuation(start.flow(work.start), ear.load(work.folder / "ear", work.plan.ear))
         data, held_out = work.data("small"), work.data("held_out")
         flow.train(data, held_out, start.speaker_net(work.start), work.folder / "flow", work.config.flow, plan, kept)
         return
@@ -136,7 +147,8 @@ def make_shard(work: Work) -> None:
     sides: tuple[tuple[datasets.Side, int], ...] = (("held_out", plan.held_out_utterances), ("train", plan.shard_utterances))
     for side, count in sides:
         shard = work.shard if side == "train" else 0
-        texts = islice(mixed(side, shard), count)
+        source = word_lists if work.words and side == "train" else mixed
+        texts = islice(source(side, shard), count)
         token_data.write(root / side / f"{shard:03d}", _started(work), texts, processes=work.processes, seed=shard)
 
 
@@ -225,6 +237,7 @@ STAGES: dict[str, Callable[[Work], None]] = {
     "tokenise": tokenise,
     "encoder": train_encoder,
     "hift": train_hift,
+    "ear": train_ear,
     "flow": train_flow,
     "adapt": adapt_hift,
     "decoder": train_decoder,

@@ -31,7 +31,7 @@ def tone_set(folder: Path, utterances: int = 12) -> Dataset:
         arrays["wave.i16"].append(pcm.tobytes())
         arrays["mel.f16"].append(mel.astype(np.float16).tobytes())
         arrays["heard.f16"].append(heard.astype(np.float16).tobytes())
-        arrays["phones.u8"].append(np.ones(2 * count, np.uint8).tobytes())
+        arrays["phones.u8"].append(np.repeat(kinds + 4, 2).astype(np.uint8).tobytes())
         arrays["place.f32"].append(np.zeros(count, np.float32).tobytes())
         index["text"].append("a")
         index["speaker"].append(speaker)

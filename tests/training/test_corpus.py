@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import islice
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 
@@ -13,6 +15,7 @@ from training.characters import encode, tokenizer_json
 from training.config import POCKET
 from training.corpus import LONGEST, mixed, open_sentences, spoken_form
 from training.text import CHARACTERS, NAMES, SHORT, side_of
+from training.vocabulary import word_lists
 from training.wordnet import wordnet
 
 _LINE = "{at:08d} 00 {letter} 01 {word} 0 001 {kind} 00001740 n 0000 | {gloss}"
@@ -84,6 +87,23 @@ def test_held_out_texts_hold_no_sentence_of_training(folder: Path) -> None:
     trained = {text.lower() for text in islice(mixed("train", 0, folder), 1500)}
     held_out = [text.lower() for text in islice(mixed("held_out", 1, folder), 40)]
     assert not trained & set(held_out)
+
+
+def test_word_lists_bring_rare_words_often(folder: Path) -> None:
+    texts = list(islice(word_lists("train", 0, folder), 1000))
+    assert texts == list(islice(word_lists("train", 0, folder), 1000)), "the same seed, the same texts"
+    assert texts != list(islice(word_lists("train", 1, folder), 1000))
+    assert set("".join(texts)) <= set(CHARACTERS)
+    assert {side_of(text) for text in texts} == {"train"}
+    assert {len(text.split()) for text in texts} >= set(range(3, 10))
+    spelled = [letter for text in texts for letter in text.split() if len(letter) == 1]
+    assert set(ascii_lowercase) <= set(spelled)
+    assert len(spelled) < 1000
+    drawn = Counter(word.strip(".?!") for text in texts for word in text.split())
+    written = Counter(word.strip(".?!") for text in islice(open_sentences("train", 0, folder), 1000) for word in text.split())
+    assert written["the"] > 8 * written["mathematician"] > 0
+    assert drawn["the"] < 4 * drawn["slept"] < 8 * drawn["the"], "by the square root of what they are in text"
+    assert "ada" not in drawn, "names of people are no words of sentences"
 
 
 def test_the_spoken_form_is_the_packages_own() -> None:

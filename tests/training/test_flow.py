@@ -15,9 +15,11 @@ from cf_agents.config import FlowConfig, XVectorConfig
 from cf_agents.models.flow import Flow, FlowPrompt
 from cf_agents.models.noise import FixedNoise
 from tests.training.sets import tone_set
+from training import ear
 from training import flow as stage
 from training.data import Dataset
 from training.flow_data import FlowBatches, RowShape
+from training.recogniser import Recogniser
 from training.speaker import embeddings, speaker_net
 
 TINY = FlowConfig(
@@ -134,8 +136,12 @@ def test_the_served_losses_are_of_what_is_served(batches: FlowBatches) -> None:
     off = (made - batch.mel).abs().mean(-1)
     weight = torch.where(known, stage.PROMPT_WEIGHT, 1.0)
     wanted = ((off * weight).sum(1) / weight.sum(1)).mean()
-    found = stage.served_losses(flow, batch)
+    listener = Recogniser(8).requires_grad_(False)
+    found = stage.served_losses(flow, batch, listener)
     torch.testing.assert_close(found["mel"], wanted, atol=1e-5, rtol=1e-5)
+    each = weight / weight.sum(1, keepdim=True) / len(weight)
+    heard = stage.HEARD_WEIGHT * ear.distance(listener, made, batch.mel, each)
+    torch.testing.assert_close(found["heard"], heard, atol=1e-5, rtol=1e-4)
     torch.stack(list(found.values())).sum().backward()
     deaf = [name for name, weight in flow.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert [name for name in deaf if "linear_k.bias" not in name] == []
@@ -190,7 +196,8 @@ def test_a_flow_goes_on_towards_what_it_is_served_for(tones: Dataset, tmp_path: 
     torch.manual_seed(0)
     begun = stage.plain(stage.trainable(cold))
     knobs = replace(stage.CONTINUED, steps=12, warm_up=2, learning_rate=3e-2, usual=ROWS, long=LONG_ROWS, mean=None)
-    assert _distance(stage.train(tones, tones, net, tmp_path / "on", cold, knobs, begun), tones) < 0.9 * _distance(begun, tones)
+    start = stage.Continuation(begun, Recogniser(8).requires_grad_(False))
+    assert _distance(stage.train(tones, tones, net, tmp_path / "on", cold, knobs, start), tones) < 0.9 * _distance(begun, tones)
 
 
 def test_the_speaker_net_tells_voices_apart_and_is_kept(tones: Dataset, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from training import export, flow, hift, speech, stages, start, token_data
 from training.batches import Batches, Sizes
 from training.config import POCKET, SPEAKERS
 from training.decoder import CONTINUED
+from training.ear import EarStage
 from training.flow_data import RowShape
 from training.hift import HiFTStage
 from training.objective import DecoderTrainer
@@ -162,12 +163,13 @@ def test_the_sound_is_trained_on_and_exported(tmp_path: Path, monkeypatch: pytes
     plan = Plan(
         small_utterances=24,
         held_out_utterances=12,
+        ear=EarStage(steps=2, tokens=12),
         flow=replace(flow.CONTINUED, steps=1, usual=rows, long=rows),
         remade_utterances=8,
         adapt=HiFTStage(steps=1, rows=2),
     )
     work = Work(tmp_path, plan=plan, start=SHIPPED, target=tmp_path / "made")
-    for stage in ("sound", "flow", "adapt", "export"):
+    for stage in ("sound", "ear", "flow", "adapt", "export"):
         run(stage, work)
     before, after = (load_file(folder / S3GEN_FILE) for folder in (SHIPPED, tmp_path / "made"))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

@@ -143,7 +143,7 @@ async def test_line_breaks_reach_the_core() -> None:
         await bench.reply("apples\npears\n\nplums", size=1)
         await bench.settle()
         [stream] = [turn._opened[0] for turn in bench.service._turns.values()]
-        assert "".join(stream._written).split(" ") == ["apples\npears\nplums", ""]
+        assert stream._inlet.written.split(" ") == ["apples\npears\nplums", ""]
         await bench.interrupt()
 
 
