@@ -79,7 +79,7 @@ class Understood:
     phones: int
     phone_errors: int
     """Substituted, dropped and added."""
-    words: int
+    words: tuple[str, ...]
     wrong: tuple[str, ...]
     """Words of which a phone is missing or another one."""
     dropped: tuple[str, ...]
@@ -153,7 +153,7 @@ def _understood(heard: Sequence[int], wanted: Sequence[int], owners: Sequence[in
     return Understood(
         phones=len(wanted),
         phone_errors=errors,
-        words=sum(count > 0 for count in size),
+        words=tuple(name for name, count in zip(names, size, strict=True) if count),
         wrong=tuple(name for name, count, all_of in zip(names, good, size, strict=True) if count < all_of),
         dropped=tuple(name for name, count, all_of in zip(names, there, size, strict=True) if all_of > 1 and not count),
         added=added,

@@ -8,7 +8,8 @@ Texts: sentences like those of training and of open vocabulary, none of them tra
 abbreviations, two of sixty words, and twenty sentences in a row through one stream. For each the same run hears three kinds of
 speech: espeak-ng's original, that original as speech tokens and back (nothing the decoder does can be expected above it), and
 the model through its streaming path, once for each `--knobs`. With `--parts` also the original's mel through the vocoder:
-what is worse than that in "tokens and back" is of the tokens or the flow.
+what is worse than that in "tokens and back" is of the tokens or the flow. With `--met` (a run's `tokens/train`) it is told
+how many words are wrong of those that training met so often.
 
 Two listeners. pocketsphinx is given a set's texts as a grammar and says which one it heard: chance is one in N. A phone
 recogniser trained on espeak-ng's speech (`training.recogniser`, precise and not independent) is compared with the phones of the
@@ -44,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ears import PhoneListener, Pocketsphinx, Understood
 from benchmarks.knobs import parse_knobs
 from benchmarks.machine import describe
+from benchmarks.met import counts, table
 from benchmarks.spoken_texts import TextSet, text_sets
 from cf_agents import TTS, DecodeParams
 from cf_agents.audio import WavWriter, resample
@@ -76,8 +78,8 @@ class Score:
     count: int = 0
     phones: int = 0
     phone_errors: int = 0
-    words: int = 0
-    wrong_words: int = 0
+    words: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     added: int = 0
     tails: int = 0
@@ -93,7 +95,7 @@ class Score:
         self.phones += understood.phones
         self.phone_errors += understood.phone_errors
         self.words += understood.words
-        self.wrong_words += len(understood.wrong)
+        self.wrong += understood.wrong
         self.dropped += understood.dropped
         self.added += understood.added
         self.tails += sum(tail > LONG_TAIL_S for tail in tails)
@@ -104,7 +106,7 @@ class Score:
         """A row of the table."""
         identified = f"{self.identified}/{self.count} = {self.identified / self.count:.3f}" if self.identified >= 0 else "-"
         factor = f"{self.work_s / self.speech_s:.3f}" if self.work_s and self.speech_s else "-"
-        shares = f"{self.phone_errors / self.phones:.3f} | {self.wrong_words / self.words:.3f}"
+        shares = f"{self.phone_errors / self.phones:.3f} | {len(self.wrong) / len(self.words):.3f}"
         faults = f"{len(self.dropped)} | {self.added} | {self.tails} | {self.silent}"
         length = f"{self.speech_s / self.original_s:.2f}"
         return f"| {self.voice} | {self.texts} | {self.speech} | {identified} | {shares} | {faults} | {length} | {factor} |"
@@ -211,6 +213,10 @@ async def measure(chosen: argparse.Namespace) -> None:
                     progress.stop()
                     print(*(score.line() for score in scores[-len(bench.ceilings) - len(knobs) :]), sep="\n", flush=True)
                     progress.start()
+    met = counts(chosen.met) if chosen.met is not None else None
+    for score in scores if met is not None else ():
+        shares = ", ".join(table(score.words, score.wrong, met))
+        print(f"words wrong by how often training met them, {score.voice}, {score.texts}, {score.speech}: {shares}")
     for score in scores:
         for text in score.missed if score.speech in knobs else ():
             print(f"missed by {score.voice}, {score.speech}: {text}")
@@ -238,6 +244,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--knobs", action="append", metavar="K=V,...", help="the model's own by default; may be repeated")
     parser.add_argument("--parts", action="store_true", help="tell the vocoder's part of the ceiling")
+    parser.add_argument("--met", type=Path, help="folder of training shards: tell words wrong by how often these hold them")
     parser.add_argument("--work", type=Path, default=Path(".cache/recogniser"), help="where the phone recogniser is kept")
     parser.add_argument("--recogniser-steps", type=int, default=RecogniserStage().steps, help="for how long it is trained")
     parser.add_argument("--keep", type=Path, help="folder to write all speech to")

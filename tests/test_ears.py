@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.ears import PhoneListener, Pocketsphinx, align
 from benchmarks.knobs import parse_knobs
+from benchmarks.met import counts, table
 from benchmarks.pronunciation import pronunciation
 from cf_agents.config import DecodeParams
 from training import recogniser
@@ -42,7 +44,7 @@ class Ear(Recogniser):
 
 def understood(*labels: int) -> tuple[int, tuple[str, ...], tuple[str, ...], int]:
     found = PhoneListener(Ear(*labels)).compare([np.zeros(0, np.float32)], [original()], [TEXT])
-    assert (found.phones, found.words) == (7, 3)
+    assert (found.phones, found.words) == (7, ("tell", "me", "now"))
     return found.phone_errors, found.wrong, found.dropped, found.added
 
 
@@ -68,6 +70,22 @@ def test_the_originals_phones_lie_in_its_words() -> None:
 )
 def test_what_became_of_the_words(heard: tuple[int, ...], wanted: tuple[int, tuple[str, ...], tuple[str, ...], int]) -> None:
     assert understood(*heard) == wanted
+
+
+def test_wrong_words_are_told_by_how_often_training_met_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="tokens/train"):
+        counts(tmp_path)
+    for shard, texts in (("000", ["Tell me.", "tell it now"]), ("001", ["me, me!", "it " * 100])):
+        (tmp_path / shard).mkdir()
+        (tmp_path / shard / "index.json").write_text(json.dumps({"text": texts}), "utf-8")
+    met = counts(tmp_path)
+    assert met == {"tell": 2, "me": 3, "it": 101, "now": 1}
+    assert table(["Tell", "me", "now", "it", "never"], ["now", "never"], met) == [
+        "0 times: 1.00 of 1",
+        "1 to 2 times: 0.50 of 2",
+        "3 to 9 times: 0.00 of 1",
+        "100 and more times: 0.00 of 1",
+    ]
 
 
 def test_alignment_takes_the_cheapest_way() -> None:
