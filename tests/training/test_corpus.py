@@ -15,8 +15,8 @@ from training.characters import encode, tokenizer_json
 from training.config import POCKET
 from training.corpus import LONGEST, mixed, open_sentences, spoken_form
 from training.text import CHARACTERS, NAMES, SHORT, side_of
-from training.vocabulary import word_lists
-from training.wordnet import wordnet
+from training.vocabulary import weights, word_lists
+from training.wordnet import WordNet, wordnet
 
 _LINE = "{at:08d} 00 {letter} 01 {word} 0 001 {kind} 00001740 n 0000 | {gloss}"
 
@@ -100,10 +100,20 @@ def test_word_lists_bring_rare_words_often(folder: Path) -> None:
     assert set(ascii_lowercase) <= set(spelled)
     assert len(spelled) < 1000
     drawn = Counter(word.strip(".?!") for text in texts for word in text.split())
-    written = Counter(word.strip(".?!") for text in islice(open_sentences("train", 0, folder), 1000) for word in text.split())
-    assert written["the"] > 8 * written["mathematician"] > 0
-    assert drawn["the"] < 4 * drawn["slept"] < 8 * drawn["the"], "by the square root of what they are in text"
+    held = Counter(word for text in wordnet(folder).examples if side_of(text) == "train" for word in set(text.lower().split()))
+    often, seldom = "the", "green"
+    ratio = held[often] / held[seldom]
+    assert ratio > 3
+    assert drawn[often] / drawn[seldom] == pytest.approx(ratio**0.5, rel=0.2), "by the square root of what they are in text"
     assert "ada" not in drawn, "names of people are no words of sentences"
+
+
+def test_sentences_that_are_held_out_lend_no_words() -> None:
+    texts = [f"the {one}{other} sat" for one in "bcdfg" for other in ("ab", "ed", "ip", "ot", "ug", "ail", "est", "ond", "unk")]
+    held = {text.split()[1] for text in texts if side_of(text) == "held_out"}
+    assert held, "one in fifty is"
+    known = weights(WordNet(tuple(texts), (), (), (), ()))
+    assert set(known) == {word for text in texts for word in text.split()} - held
 
 
 def test_the_spoken_form_is_the_packages_own() -> None:
