@@ -47,7 +47,7 @@ PROMPT_WEIGHT = 0.2
 MEAN_WEIGHT = 0.3
 """Of the L1 distance of the encoder's output to the mel, which it would find by itself, later (Popov et al. 2021, eq. 14)."""
 HEARD_WEIGHT = 1.5
-"""Of what the ear hears differently, which is a few times what the mel is off by."""
+"""Of `ear.distance`: at first it then weighs as much as the distance of the mel."""
 RECORDINGS = 24
 """x-vectors per speaker."""
 

@@ -1,7 +1,7 @@
 """A small phone recogniser for measuring: it knows the speakers of the training data and no others.
 
 Trained on espeak-ng's speech and phone times, made as it goes, with noise that stands for what a vocoder does to mel. It hears
-the flow's mel and shares nothing with the speech tokenizer or the vocoder that are measured with it.
+mel and shares no weights with what is measured with it; a flow that went on has learnt from a network of its kind (`ear`).
 
 Shapes: N rows, T mel frames, M mel bins, P phones.
 """

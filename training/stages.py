@@ -147,9 +147,11 @@ def make_shard(work: Work) -> None:
     sides: tuple[tuple[datasets.Side, int], ...] = (("held_out", plan.held_out_utterances), ("train", plan.shard_utterances))
     for side, count in sides:
         shard = work.shard if side == "train" else 0
-        source = word_lists if work.words and side == "train" else mixed
-        texts = islice(source(side, shard), count)
-        token_data.write(root / side / f"{shard:03d}", _started(work), texts, processes=work.processes, seed=shard)
+        lists = work.words and side == "train"
+        texts = islice((word_lists if lists else mixed)(side, shard), count)
+        token_data.write(
+            root / side / f"{'words-' * lists}{shard:03d}", _started(work), texts, processes=work.processes, seed=shard
+        )
 
 
 def make_sound(work: Work) -> None:

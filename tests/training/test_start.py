@@ -157,6 +157,18 @@ def test_a_folder_is_trained_on_and_exported(shards: Path, tmp_path: Path) -> No
 
 
 @needs_speech
+def test_a_shard_of_word_lists_stands_beside_the_texts_of_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "mixed", lambda side, seed: iter(TEXTS * 2))
+    monkeypatch.setattr(stages, "word_lists", lambda side, seed: iter(["river seldom apple.", "b c under glass"]))
+    plan = Plan(shard_utterances=2, held_out_utterances=1)
+    for words in (False, True):
+        run("shard", Work(tmp_path, plan=plan, start=SHIPPED, shard=4, words=words))
+    known = TokenSet(tmp_path / "tokens" / "train").texts
+    assert sorted(known) == sorted([*(TEXTS * 2)[:2], "river seldom apple.", "b c under glass"])
+    assert TokenSet(tmp_path / "tokens" / "held_out").texts == [TEXTS[0]]
+
+
+@needs_speech
 def test_the_sound_is_trained_on_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "mixed", lambda side, seed: iter(TEXTS * 2))
     rows = RowShape(rows=2, tokens=40, shortest=10, longest=20)
