@@ -69,7 +69,8 @@ def drawn_voice() -> Voice:
     from cf_agents.voice import Voice
 
     given = voice_arrays()
-    return Voice(Conditioning(given.pop("speaker"), given.pop("prompt_tokens")), **given)
+    told = Conditioning(given["speaker"], given["prompt_tokens"])
+    return Voice(told, given["flow_tokens"], given["flow_mel"], given["xvector"])
 
 
 # The two programs: read how many are to speak at once, let them speak, answer with a line of JSON. Ours is asked for one.
@@ -244,8 +245,8 @@ def step(args: argparse.Namespace) -> None:
     with without_storage():
         t3 = T3(config)
     source.fill(t3, T3_FILE, dtype=args.dtype, device="cpu")
-    weights = [layer.mlp.up_proj.weight for layer in t3.tfmr.layers]
-    assert all(isinstance(layer, Layer) for layer in t3.tfmr.layers)
+    layers = [layer for layer in t3.tfmr.layers if isinstance(layer, Layer)]
+    weights = [layer.mlp.up_proj.weight for layer in layers]
     plain = torch.randn(2 * config.block_size, config.hidden_size).to(t3.dtype)
     given = voice_arrays()
     conditioning = Conditioning(given["speaker"], given["prompt_tokens"])
@@ -256,14 +257,13 @@ def step(args: argparse.Namespace) -> None:
     inner = torch.randn(2 * config.block_size, config.intermediate_size).to(t3.dtype)
 
     def bare() -> None:
-        for layer in t3.tfmr.layers:
-            assert isinstance(layer, Layer)
+        for layer in layers:
             for product, of in zip(layer.products, (hidden, hidden, hidden, inner), strict=True):
                 product(of)
         t3.head(hidden)
 
     with torch.inference_mode():
-        packed = seconds(lambda: [layer.products[2](hidden) for layer in t3.tfmr.layers], args.repeats)
+        packed = seconds(lambda: [layer.products[2](hidden) for layer in layers], args.repeats)
         ratios = []
         for block in range(1, args.repeats + 1):
             while decoding.block < block or decoding.step == 0:

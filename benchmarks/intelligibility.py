@@ -213,10 +213,11 @@ async def measure(chosen: argparse.Namespace) -> None:
                     progress.stop()
                     print(*(score.line() for score in scores[-len(bench.ceilings) - len(knobs) :]), sep="\n", flush=True)
                     progress.start()
-    met = counts(chosen.met) if chosen.met is not None else None
-    for score in scores if met is not None else ():
-        shares = ", ".join(table(score.words, score.wrong, met))
-        print(f"words wrong by how often training met them, {score.voice}, {score.texts}, {score.speech}: {shares}")
+    if chosen.met is not None:
+        met = counts(chosen.met)
+        for score in scores:
+            shares = ", ".join(table(score.words, score.wrong, met))
+            print(f"words wrong by how often training met them, {score.voice}, {score.texts}, {score.speech}: {shares}")
     for score in scores:
         for text in score.missed if score.speech in knobs else ():
             print(f"missed by {score.voice}, {score.speech}: {text}")

@@ -18,7 +18,7 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from pathlib import Path
@@ -49,7 +49,7 @@ class Watched(Agent):
         self.told = 0.0
         self.first = asyncio.Event()
 
-    async def tts_node(self, text: AsyncIterator[str], model_settings: ModelSettings) -> AsyncIterator[rtc.AudioFrame]:
+    async def tts_node(self, text: AsyncIterable[str], model_settings: ModelSettings) -> AsyncIterator[rtc.AudioFrame]:
         self.turn += 1
         turn = self.turn
         _SPEAKS.set(self)
@@ -127,8 +127,9 @@ async def measure(args: argparse.Namespace) -> Figures:
             return TTS.load(args.model, link=cast(Linked, args.link), max_streams=places)
 
         many = args.bots if args.link == "attach" else 1
-        speeches = [await stack.enter_async_context(Speech(model=engine)) for _ in range(many)]
+        speeches = [Speech(model=engine) for _ in range(many)]
         for speech in speeches:
+            await stack.enter_async_context(speech)
             await speech.ready()
         talking = []
         for bot in range(args.bots):

@@ -14,7 +14,7 @@ import os
 
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext, JobProcess, cli, llm, stt
 from livekit.agents.voice.room_io import RoomOptions, TextOutputOptions
-from livekit.plugins import cf_agents, openai
+from livekit.plugins import cf_agents, openai  # pyright: ignore[reportAttributeAccessIssue] (a package of its own)
 
 KEY = os.environ.get("OPENAI_API_KEY", "none")
 

@@ -122,7 +122,7 @@ class Streams:
 
 def said(context: LLMContext) -> list[str]:
     """What the assistant has said, as the language model will see it."""
-    return [str(each["content"]) for each in context.messages if isinstance(each, dict) and each["role"] == "assistant"]
+    return [str(each.get("content")) for each in context.messages if isinstance(each, dict) and each["role"] == "assistant"]
 
 
 async def main(model: str, folder: Path) -> None:
