@@ -246,6 +246,7 @@ def step(args: argparse.Namespace) -> None:
         t3 = T3(config)
     source.fill(t3, T3_FILE, dtype=args.dtype, device="cpu")
     layers = [layer for layer in t3.tfmr.layers if isinstance(layer, Layer)]
+    assert len(layers) == len(t3.tfmr.layers), "a step has products that would not be counted"
     weights = [layer.mlp.up_proj.weight for layer in layers]
     plain = torch.randn(2 * config.block_size, config.hidden_size).to(t3.dtype)
     given = voice_arrays()
