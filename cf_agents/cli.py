@@ -35,6 +35,7 @@ _KNOBS: dict[str, tuple[type, str]] = {
     "prior": (str, "causal or marginal: what scores are measured against"),
     "block_size": (int, "speech tokens per block, 40 ms each"),
     "max_tokens": (int, "most speech tokens of one segment"),
+    "retakes": (int, "how often a block that leaves a word out is denoised again"),
 }
 
 

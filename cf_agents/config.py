@@ -199,6 +199,9 @@ class DecodeParams:
     max_tokens: int | None = None
     """Budget of speech tokens for one segment. None: the decoder takes max(6 x text tokens, 300) as the published package does,
     and a `Stream` lowers that to what the text can need (`stream.RUNAWAY`)."""
+    retakes: int = 3
+    """How often a block that leaves a word of the text out is denoised again at most; the best take is kept. Only a model with
+    alignment heads tells (`T3Config.alignment_heads`)."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -211,6 +214,7 @@ class DecodeParams:
             ("prior", self.prior in ("causal", "marginal"), "'causal' or 'marginal'"),
             ("block_size", self.block_size is None or 1 <= self.block_size <= 128, "None or between 1 and 128"),
             ("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "None or at least 1"),
+            ("retakes", 0 <= self.retakes <= 100, "between 0 and 100"),
         ]
         for name, good, wanted in checks:
             if not good:

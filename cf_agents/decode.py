@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cf_agents.config import CODEC_VOCAB, DecodeParams
+from cf_agents.coverage import NO_GAPS, Coverage, Gaps
 from cf_agents.decoded import Decoded
 from cf_agents.engines.base import Engine, Prefix, Row, Scored
 from cf_agents.engines.paged_plan import rows_bucket
@@ -51,6 +52,20 @@ if TYPE_CHECKING:
 
 _PLACE_UNITS = 256
 """Text places are read with the tokens, as whole numbers of 1 / 256."""
+RETAKE_NOISE = 2.0
+"""`position_noise` at least of a block that is denoised again: without any it would come out as before."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """A block as its last denoising step left it."""
+
+    block: list[int]
+    heard: list[int]
+    """What is in front of the stop."""
+    places: list[float] | None
+    """Of `heard`."""
+    gaps: Gaps
 
 
 @dataclass(eq=False)
@@ -64,14 +79,32 @@ class Decoding:
     rows: tuple[Row, ...]
     """The conditional row, and the null row if there is guidance."""
     open_tokens: list[int] = field(default_factory=list)
+    coverage: Coverage | None = None
+    """None where nobody looks for words left out."""
     block: int = 0
     step: int = 0
-    """Step within the block."""
+    """Step within the take."""
+    takes: int = 0
+    """How often the block was denoised to its end."""
+    best: Take | None = None
+    """The first of those whose words lack fewest tokens."""
     tokens: int = 0
     """Speech tokens of finished blocks."""
     steps: int = 0
     """Denoising steps so far, over all blocks."""
     finished: bool = False
+
+    @property
+    def knobs(self) -> DecodeParams:
+        """Those of this take."""
+        if not self.takes:
+            return self.params
+        return replace(self.params, position_noise=max(self.params.position_noise, RETAKE_NOISE))
+
+    @property
+    def key(self) -> int:
+        """Of this take's random numbers."""
+        return noise.key(self.seed, self.block, *([self.takes] if self.takes else []))
 
 
 class Decoder:
@@ -87,8 +120,10 @@ class Decoder:
     def engine(self) -> Engine:
         return self._engine
 
-    def open(self, prefix: Prefix, params: DecodeParams, seed: int) -> Decoding:
+    def open(self, prefix: Prefix, params: DecodeParams, seed: int, words: Sequence[tuple[int, int]] = ()) -> Decoding:
         """Start an utterance: one row, or two with guidance.
+
+        words: [start, end) among the text ids of those that a block is denoised again for if it leaves one out.
 
         Raises `EngineFull` when the rows are not free, `TextError` when the prefix is too long; the pool is then as it was.
         """
@@ -101,8 +136,9 @@ class Decoder:
             budget=min(wanted, *(row.room for row in rows)),
             block_size=params.block_size or self._engine.config.block_size,
             rows=tuple(rows),
+            coverage=Coverage(words) if words and params.retakes else None,
         )
-        self._next_block(decoding)
+        self._mask(decoding)
         return decoding
 
     def close(self, decoding: Decoding) -> None:
@@ -134,7 +170,7 @@ class Decoder:
         A finished block may be empty: its first token was the stop. `Decoding.finished` is then set.
         """
         assert not any(decoding.finished for decoding in decodings), "a finished decoding has no next step"
-        identity = tuple((decoding, decoding.block) for decoding in decodings)
+        identity = tuple((decoding, decoding.block, decoding.takes) for decoding in decodings)
         if self._cached is None or self._cached[0] != identity:
             self._cached = (identity, *self._batch(decodings))
         _, batch, step = self._cached
@@ -227,27 +263,48 @@ class Decoder:
         decoding.steps += 1
         if read[width]:
             return None
+        take = self._take(decoding, read, width)
+        if decoding.best is None or take.gaps.tokens < decoding.best.gaps.tokens:
+            decoding.best = take
+        # A word with one token is mostly heard: it alone is no reason to begin.
+        wanting = decoding.best.gaps.tokens if decoding.takes else take.gaps.words
+        if wanting and decoding.takes < decoding.params.retakes:
+            decoding.takes += 1
+            self._mask(decoding)
+            return None
+        take, decoding.best, decoding.takes = decoding.best, None, 0
+        if decoding.coverage is not None and take.places is not None:
+            decoding.coverage.keep(take.heard, take.places)
+        decoding.tokens += len(take.heard)
+        decoding.block += 1
+        if len(take.heard) < len(take.block) or decoding.block * decoding.block_size >= decoding.budget:
+            decoding.finished = True
+        else:
+            self._engine.commit(decoding.rows, [take.block] * len(decoding.rows))
+            self._mask(decoding)
+        kept = [n for n, token in enumerate(take.heard) if token < CODEC_VOCAB]
+        return Decoded([take.heard[n] for n in kept], None if take.places is None else [take.places[n] for n in kept])
+
+    def _take(self, decoding: Decoding, read: list[int], width: int) -> Take:
         block = decoding.open_tokens
         stop = self._engine.config.stop_speech
         heard = block[: block.index(stop)] if stop in block else block
-        decoding.tokens += len(heard)
-        decoding.block += 1
-        decoding.step = 0
-        if stop in block or decoding.block * decoding.block_size >= decoding.budget:
-            decoding.finished = True
-        else:
-            self._engine.commit(decoding.rows, [block] * len(decoding.rows))
-            self._next_block(decoding)
-        kept = [n for n, token in enumerate(heard) if token < CODEC_VOCAB]
-        places = [read[width + 1 + n] / _PLACE_UNITS for n in kept] if len(read) > width + 1 else None
-        return Decoded([heard[n] for n in kept], places)
+        if len(read) == width + 1:
+            return Take(block, heard, None, NO_GAPS)
+        places = [place / _PLACE_UNITS for place in read[width + 1 : width + 1 + len(heard)]]
+        gaps = NO_GAPS
+        if decoding.coverage is not None:
+            gaps = decoding.coverage.gaps(heard, places, ended=stop in block)
+        return Take(block, heard, places, gaps)
 
-    def _next_block(self, decoding: Decoding) -> None:
+    def _mask(self, decoding: Decoding) -> None:
+        """Begin to denoise its next block, or the same once more."""
         size = min(decoding.block_size, decoding.budget - decoding.block * decoding.block_size)
         decoding.open_tokens = [self._engine.config.mask_id] * size
+        decoding.step = 0
 
     def _batch(self, decodings: Sequence[Decoding]) -> tuple[StepBatch, Tensor]:
-        params = [decoding.params for decoding in decodings]
+        params = [decoding.knobs for decoding in decodings]
         guided = [n for n, decoding in enumerate(decodings) if len(decoding.rows) > 1]
         width = max(len(decoding.open_tokens) for decoding in decodings)
         most = max(each.steps for each in params)
@@ -265,7 +322,7 @@ class Decoder:
         def floats(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)
 
-        keys = torch.tensor([noise.key(decoding.seed, decoding.block) for decoding in decodings], device=device)
+        keys = torch.tensor([decoding.key for decoding in decodings], device=device)
         uniform, gumbel = random_numbers(keys, most, width)
         open_tokens = torch.tensor(tokens, device=device)
         marginal = torch.tensor([each.prior == "marginal" for each in params], device=device)

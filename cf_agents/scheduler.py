@@ -241,7 +241,7 @@ class Scheduler(Generic[D, V, S]):
     def _open(self, speech: Speech[D, S]) -> None:
         utterance = speech.waiting[0]
         prefix = Prefix(speech.voice.conditioning, utterance.text.ids)
-        utterance.decoding = self._decoder.open(prefix, utterance.params, utterance.seed)
+        utterance.decoding = self._decoder.open(prefix, utterance.params, utterance.seed, utterance.text.words)
         utterance.status = Status.SPEAKING
         speech.opened.append(speech.waiting.popleft())
         self._voicer.expect(speech.voice)

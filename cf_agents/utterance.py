@@ -52,8 +52,8 @@ S = TypeVar("S")
 class SpeechDecoder(Protocol[D]):
     """The part of `decode.Decoder` that scheduling needs."""
 
-    def open(self, prefix: Prefix, params: DecodeParams, seed: int) -> D:
-        """Attend to a prefix. Raises `EngineFull` or `TextError`."""
+    def open(self, prefix: Prefix, params: DecodeParams, seed: int, words: Sequence[tuple[int, int]]) -> D:
+        """Attend to a prefix. words: [start, end) of each among its text ids. Raises `EngineFull` or `TextError`."""
         ...
 
     def step(self, decodings: Sequence[D]) -> list[Decoded | None]:

@@ -80,7 +80,7 @@ class FakeDecoder:
         self.batches: list[list[int]] = []
         self.opened: list[int] = []
 
-    def open(self, prefix: Prefix, params: DecodeParams, seed: int) -> FakeDecoding:
+    def open(self, prefix: Prefix, params: DecodeParams, seed: int, words: Sequence[tuple[int, int]] = ()) -> FakeDecoding:
         rows = 2 if params.guidance > 0 else 1
         self.on_open(prefix, seed)
         if rows > self.rows_free:

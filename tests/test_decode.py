@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from cf_agents import decode
 from cf_agents.config import DecodeParams, T3Config
+from cf_agents.coverage import Coverage
 from cf_agents.decode import Decoder, Decoding
 from cf_agents.engines.base import Conditioning, Engine, Prefix, Row, Scored
 from cf_agents.errors import EngineFull
@@ -114,7 +116,11 @@ def test_logits_decisions_and_tokens_are_the_published_packages(name: str, monke
         assert float((engine.prior(setting["block"]) / torch.from_numpy(golden["prior"]) - 1).abs().max()) < 1e-4
 
 
-def run(decoder: Decoder, jobs: Sequence[tuple[Prefix, DecodeParams, int]], starts: Sequence[int]) -> list[list[int]]:
+Job = tuple[Prefix, DecodeParams, int] | tuple[Prefix, DecodeParams, int, tuple[tuple[int, int], ...]]
+"""The arguments of `Decoder.open`."""
+
+
+def run(decoder: Decoder, jobs: Sequence[Job], starts: Sequence[int]) -> list[list[int]]:
     """Decode jobs together, job n joining after `starts[n]` steps."""
     heard: list[list[int]] = [[] for _ in jobs]
     live: dict[int, Decoding] = {}
@@ -260,6 +266,171 @@ def test_places_are_made_by_the_steps_that_end_a_block_and_no_others() -> None:
             assert block.places is not None
     assert made == list(range(len(ended)))
     assert decoding.steps > len(ended)
+
+
+WORDS = ((1, 4), (5, 8), (9, 12), (15, 18))
+"""Of a prefix's 20 text ids."""
+SAID, THIN = "said", "thin"
+TAKES = {
+    SAID: [2.0] * 4 + [6.0] * 4 + [10.0] * 4 + [14.0] * 4,
+    THIN: [2.0] * 7 + [6.0] + [10.0] * 4 + [14.0] * 4,
+    "one": [2.0] * 8 + [10.0] * 4 + [14.0] * 4,
+    "two": [2.0] * 8 + [14.0] * 8,
+    "last": [19.0] * 16,
+}
+"""Places of a block's tokens by what they leave out. One word of the thin one has but a token on it; the last word is passed by
+the block that leaves it out alone."""
+K = 4
+
+
+class Told(CheckedEngine):
+    """Is told the places of its first row: `told` of `TAKES`, for each take of K steps.
+
+    `seen` are the first row's tokens as each step began.
+    """
+
+    def __init__(self, told: Sequence[str]) -> None:
+        super().__init__(small_engine(config=ALIGNED), "")
+        self.told = told
+        self.seen: list[list[int]] = []
+        self.committed: list[list[int]] = []
+
+    def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
+        scored = self.inner.score(rows, tokens)
+        assert scored.places is not None
+        places = scored.places.clone()
+        take = len(self.seen) // K
+        places[0, :16] = torch.tensor(TAKES[self.told[take]] if take < len(self.told) else [16.0] * 16)
+        self.seen.append(tokens[0].tolist())
+        logits = scored.logits
+        at, ids = torch.arange(logits.shape[1]), torch.arange(logits.shape[2])
+        logits[0, at[:, None] % 7 != ids % 7] = -60.0  # never a pause
+        return Scored(logits, places)
+
+    def commit(self, rows: Sequence[Row], blocks: Sequence[Sequence[int]]) -> None:
+        self.committed += [list(block) for block in blocks[:1]]
+        super().commit(rows, blocks)
+
+    def is_of(self, take: int, block: Sequence[int]) -> bool:
+        """A block has all that the take's last step began with."""
+        before = self.seen[take * K + K - 1]
+        return all(was in (now, self.config.mask_id) for was, now in zip(before, block, strict=True))
+
+
+GREEDY = DecodeParams(steps=K, temperature=0.0, early=0.0, position_noise=0.0, guidance=0.0, max_tokens=32, retakes=2)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ([SAID], 0),
+        ([THIN], 0),
+        (["one", SAID], 1),
+        (["two", "one", SAID], 2),
+        (["one", THIN, SAID], 2),
+        (["two", "one", "one"], 1),
+        (["one", "one", "one"], 0),
+        (["one", "two", THIN], 2),
+        (["one", "two", "two"], 0),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_block_that_leaves_words_out_is_denoised_again_and_the_best_take_kept(
+    told: list[str], kept: int, beside: bool
+) -> None:
+    engine = Told(told)
+    decoder = Decoder(engine)
+    decoding = decoder.open(prefix(20), GREEDY, 3, WORDS)
+    others = [decoder.open(prefix(30, 2), DecodeParams(max_tokens=100, steps=50), 4)] if beside else []
+    steps = 0
+    block = None
+    while block is None:
+        block = decoder.step([decoding, *others])[0]
+        steps += 1
+    assert steps == decoding.steps == K * len(told)
+    assert block.places == TAKES[told[kept]]
+    assert [engine.is_of(take, engine.committed[0]) for take in range(len(told))] == [take == kept for take in range(len(told))]
+    assert decoding.tokens == 16
+    while not decoding.finished:
+        decoder.step([decoding, *others])
+    assert decoding.steps == K * (len(told) + 1), "the words are told once"
+
+
+def test_every_block_has_all_of_its_takes() -> None:
+    decoder = Decoder(Told(["one"] * 3 + ["last"] * 3))
+    decoding = decoder.open(prefix(20), GREEDY, 3, WORDS)
+    while not decoding.finished:
+        decoder.step([decoding])
+    assert decoding.steps == 6 * K
+
+
+def test_nothing_is_denoised_again_without_words_or_without_retakes() -> None:
+    for params, words in ((GREEDY, ()), (replace(GREEDY, retakes=0), WORDS)):
+        decoder = Decoder(Told(["two"] * 3))
+        decoding = decoder.open(prefix(20), params, 3, words)
+        while not decoding.finished:
+            decoder.step([decoding])
+        assert decoding.steps == 2 * K
+
+
+def test_what_counts_as_said_is_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept(Coverage):
+        def keep(self, tokens: Sequence[int], places: Sequence[float]) -> None:
+            kept.append((tokens, places))
+            super().keep(tokens, places)
+
+    kept: list[tuple[Sequence[int], Sequence[float]]] = []
+    monkeypatch.setattr(decode, "Coverage", Kept)
+    engine = Told(["two", "one", "two"])
+    decoder = Decoder(engine)
+    decoding = decoder.open(prefix(20), GREEDY, 3, WORDS)
+    while not decoding.block:
+        decoder.step([decoding])
+    assert kept == [(engine.committed[0], TAKES["one"])]
+
+
+def takes(decoder: Decoder, jobs: Sequence[Job]) -> list[int]:
+    """How many steps more each job takes, alone, because blocks of it are denoised again."""
+
+    def steps(job: Job, retakes: int) -> int:
+        prefix, params, *rest = job
+        decoding = decoder.open(prefix, replace(params, retakes=retakes), *rest)
+        while not decoding.finished:
+            decoder.step([decoding])
+        decoder.close(decoding)
+        return decoding.steps
+
+    return [steps(job, 2) - steps(job, 0) for job in jobs]
+
+
+def test_what_is_denoised_again_does_not_hang_on_neighbours() -> None:
+    every = tuple((n, n + 1) for n in range(1, 7))
+    jobs = [(prefix(8 + n, n), replace(GREEDY, temperature=0.3 * n), n, every) for n in range(4)]
+    decoder = Decoder(small_engine(config=ALIGNED))
+    again = takes(decoder, jobs)
+    assert all(steps % K == 0 for steps in again)
+    assert sum(again) > 0
+    alone = [run(decoder, [job], [0])[0] for job in jobs]
+    assert run(decoder, jobs, [0, 1, 3, 9]) == alone
+
+
+def test_an_end_before_the_text_is_said_is_denoised_again() -> None:
+    class Ends(Told):
+        """The first take is over at token 5, all others at 15."""
+
+        def score(self, rows: Sequence[Row], tokens: torch.Tensor) -> Scored:
+            scored = super().score(rows, tokens)
+            logits = scored.logits
+            logits[0, 15 if decoding.takes else 5, self.config.stop_speech] = 60.0
+            return Scored(logits, scored.places)
+
+    decoder = Decoder(Ends([SAID, SAID]))
+    decoding = decoder.open(prefix(20), GREEDY, 3, WORDS)
+    block = None
+    while block is None:
+        (block,) = decoder.step([decoding])
+    assert decoding.finished
+    assert block.places == TAKES[SAID][:15]
 
 
 def test_who_decodes_early_does_so_beside_who_does_not() -> None:

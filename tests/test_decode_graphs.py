@@ -15,8 +15,8 @@ from cf_agents.config import DecodeParams
 from cf_agents.decode import Decoder
 from cf_agents.decode_graphs import StepGraphs
 from cf_agents.engines.graphs import Captured, Graphs, Out
-from tests.small import prefix, small_engine, small_paged_engine
-from tests.test_decode import run
+from tests.small import ALIGNED, prefix, small_engine, small_paged_engine
+from tests.test_decode import run, takes
 
 
 class Tape(TorchDispatchMode):
@@ -124,4 +124,21 @@ def test_nothing_is_recorded_after_all_was() -> None:
     decoder.record(params, 3)
     known = graphs.recordings
     run(decoder, [(prefix(8, n), params, n) for n in range(3)], [0, 1, 2])
+    assert graphs.recordings == known
+
+
+@pytest.mark.parametrize("knobs", ["guided", "some guided", "greedy"])
+def test_blocks_are_denoised_again_in_the_recordings_there_are(knobs: str) -> None:
+    every = tuple((n, n + 1) for n in range(1, 7))
+    jobs = [(prefix(8 + n, n), replace(p, max_tokens=32), n, every) for n, p in enumerate(KNOBS[knobs][:3])]
+    engine, plain = small_paged_engine(max_rows=8, pad_held=True, config=ALIGNED), Decoder(small_engine(config=ALIGNED))
+    graphs = StepGraphs(engine, TapeCapture())
+    decoder = Decoder(engine, graphs)
+    for params in KNOBS[knobs][:2]:
+        decoder.record(replace(params, max_tokens=32), 3)
+    known = graphs.recordings
+    again = takes(plain, jobs)
+    assert sum(again) > 0
+    with torch.inference_mode():
+        assert run(decoder, jobs, [0, 1, 2]) == run(plain, jobs, [0, 0, 0])
     assert graphs.recordings == known

@@ -5,20 +5,31 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cf_agents.config import DecodeParams
+from cf_agents.engines.base import Prefix
 from cf_agents.errors import AudioError, Busy, EngineFull, StreamClosed, SynthesisFailed, TextError
 from cf_agents.links.base import Audio, Closed, Event, Failed
 from cf_agents.runaway import HUSH_S
 from cf_agents.scheduler import Scheduler
 from cf_agents.utterance import Speech, Status, Utterance
 from cf_agents.voice import Voice
-from tests.fakes import SAMPLE_RATE, SAMPLES_PER_TOKEN, FakeClock, FakeDecoder, FakeVocoder, fake_ids, fake_sound, fake_voice
+from tests.fakes import (
+    SAMPLE_RATE,
+    SAMPLES_PER_TOKEN,
+    FakeClock,
+    FakeDecoder,
+    FakeDecoding,
+    FakeVocoder,
+    fake_ids,
+    fake_sound,
+    fake_voice,
+)
 
 PARAMS = DecodeParams(steps=2)
 ALONE = DecodeParams(steps=2, guidance=0.0)
@@ -108,6 +119,21 @@ def running() -> Iterator[Bench]:
 
 def whole(seed: int, ids: int) -> np.ndarray:
     return np.rint(fake_sound(seed, 0, 3 * ids * SAMPLES_PER_TOKEN).astype(np.float64) * 32767).astype(np.int16)
+
+
+def test_the_decoder_is_told_which_ids_are_words(bench: Bench) -> None:
+    told: list[Sequence[tuple[int, int]]] = []
+    opened = bench.decoder.open
+
+    def look(prefix: Prefix, params: DecodeParams, seed: int, words: Sequence[tuple[int, int]]) -> FakeDecoding:
+        told.append(words)
+        return opened(prefix, params, seed, words)
+
+    bench.decoder.open = look
+    speech, _ = bench.speech()
+    utterance = bench.say(speech, 1, ids=3)
+    bench.finish()
+    assert told == [utterance.text.words] != [()]
 
 
 def test_segments_come_whole_and_in_order(bench: Bench) -> None:

@@ -525,9 +525,9 @@ async def test_segments_are_bounded_unless_the_caller_says() -> None:
         seen: list[int | None] = []
         opened = studio.decoder.open
 
-        def open_and_look(prefix, params, seed):
+        def open_and_look(prefix, params, seed, words):
             seen.append(params.max_tokens)
-            return opened(prefix, params, seed)
+            return opened(prefix, params, seed, words)
 
         studio.decoder.open = open_and_look
         async with studio.stream() as stream:

@@ -20,7 +20,7 @@ from cf_agents.links.base import Event, Segment
 from cf_agents.links.codec import NotOfKind, codec
 from cf_agents.serving import Served
 
-WIRE_VERSION = 4
+WIRE_VERSION = 5
 """Goes up with every change of a message. Both ends are the same installation, until one is upgraded under a running agent."""
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_BLOB_BYTES = 65 * 2**20

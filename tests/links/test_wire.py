@@ -95,7 +95,7 @@ def frame(header: object, blob: bytes = b"") -> bytes:
     return struct.pack("<II", len(data), len(blob)) + data + blob
 
 
-SEGMENT = ["Segment", 0, "Hi.", ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "causal", None, None], 5]
+SEGMENT = ["Segment", 0, "Hi.", ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "causal", None, None, 3], 5]
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ SEGMENT = ["Segment", 0, "Hi.", ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "ca
         frame(["Open", 1, "0f", "2"]),
         frame(["Open", 1, None, 2.0]),
         frame(["Submit", 1, [*SEGMENT[:2], 7, *SEGMENT[3:]]]),
-        frame(["Submit", 1, [*SEGMENT[:3], ["DecodeParams", 0, 0.2, 0.5, 1.0, 0.5, 1.0, "causal", None, None], 5]]),
-        frame(["Submit", 1, [*SEGMENT[:3], ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "usual", None, None], 5]]),
+        frame(["Submit", 1, [*SEGMENT[:3], ["DecodeParams", 0, 0.2, 0.5, 1.0, 0.5, 1.0, "causal", None, None, 3], 5]]),
+        frame(["Submit", 1, [*SEGMENT[:3], ["DecodeParams", 8, 0.2, 0.5, 1.0, 0.5, 1.0, "usual", None, None, 3], 5]]),
         frame(["Submit", 1, [*SEGMENT[:3], None, 5]]),
         frame(["Submit", 1, [*SEGMENT[:4], 5.5]]),
         frame(["Happened", 1, ["Close", 1]]),
