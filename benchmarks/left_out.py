@@ -1,4 +1,4 @@
-"""How many tokens real speech spends on its words, by the rule that tells the decoder of a word it leaves out.
+"""How many tokens the training speech spends on its words, by the rule that tells the decoder of a word it leaves out.
 
 python benchmarks/left_out.py DIR/tokens/train    shards of `python -m training shard`
 """

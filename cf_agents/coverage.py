@@ -16,8 +16,8 @@ from typing import NamedTuple
 BEHIND = 3
 """Tokens of whose places the median tells how far an utterance is: one on its own may look anywhere."""
 FEWEST = 2
-"""Tokens that a word of more than one id takes at least. In speech one word in 680 has fewer, and of 102,379 none has none
-(`benchmarks/left_out.py`)."""
+"""Tokens that a word of more than one id takes at least. As espeak-ng speaks one word in 680 has fewer, and none of 102,379
+has none (`benchmarks/left_out.py`, the pocket voice's shard 13 of texts)."""
 PAUSE = 4
 """Equal tokens in a row, .16 s, are no speech, wherever they look."""
 

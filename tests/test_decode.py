@@ -15,7 +15,7 @@ from cf_agents.config import DecodeParams, T3Config
 from cf_agents.coverage import Coverage
 from cf_agents.decode import Decoder, Decoding
 from cf_agents.engines.base import Conditioning, Engine, Prefix, Row, Scored
-from cf_agents.errors import EngineFull
+from cf_agents.errors import ConfigError, EngineFull
 from cf_agents.step_batch import random_numbers
 from cf_agents.unmask import sample, schedule
 from tests.small import ALIGNED, prefix, small_engine
@@ -371,6 +371,12 @@ def test_nothing_is_denoised_again_without_words_or_without_retakes() -> None:
         while not decoding.finished:
             decoder.step([decoding])
         assert decoding.steps == 2 * K
+
+
+@pytest.mark.parametrize("retakes", [-1, 101])
+def test_retakes_are_bounded(retakes: int) -> None:
+    with pytest.raises(ConfigError, match="retakes"):
+        DecodeParams(retakes=retakes)
 
 
 def test_what_counts_as_said_is_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
